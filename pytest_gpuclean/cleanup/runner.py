@@ -1,0 +1,67 @@
+"""Runs every step of a cleanup: a step that fails is recorded, and the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
+from pytest_gpuclean.model import CleanupResult, StepResult
+
+Gauge = Callable[[], dict[str, int]]
+"""Reads the bytes in use by device, live objects and reserved caches together."""
+
+
+def run_cleanup(cleaners: Iterable[Cleaner], occasion: Occasion, gauge: Gauge) -> CleanupResult:
+    """Run the cleaners one after the other and tell what each gave back.
+
+    Args:
+        cleaners: in the order in which they run.
+        occasion: why the cleanup runs.
+        gauge: reads the bytes in use by device; asked again after each step that did something.
+    """
+    begin = time.perf_counter()
+    before = in_use = gauge()
+    steps = []
+    for cleaner in cleaners:
+        step_begin = time.perf_counter()
+        name, status, detail = _run_step(cleaner, occasion)
+        if status == "skipped":
+            steps.append(StepResult(name=name, status="skipped", detail=detail))
+            continue
+        seconds = time.perf_counter() - step_begin
+        now = gauge()
+        steps.append(
+            StepResult(
+                name=name,
+                status="done" if status == "done" else "failed",
+                detail=detail,
+                seconds=seconds,
+                given_back=_decrease(in_use, now),
+            )
+        )
+        in_use = now
+    return CleanupResult(
+        level=occasion.level,
+        steps=tuple(steps),
+        before=before,
+        after=in_use,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _run_step(cleaner: Cleaner, occasion: Occasion) -> tuple[str, str, str]:
+    name = type(cleaner).__name__
+    try:
+        name = str(cleaner.name)
+        outcome = cleaner.clean(occasion)
+    except Exception as error:
+        return name, "failed", f"{type(error).__name__}: {error}"
+    if isinstance(outcome, Skip):
+        return name, "skipped", outcome.reason
+    return name, "done", str(outcome)
+
+
+def _decrease(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    changes = {device: size - after.get(device, 0) for device, size in before.items()}
+    return {device: change for device, change in changes.items() if change > 0}

@@ -1,0 +1,73 @@
+"""Waiting until memory is back: never a fixed sleep, and no longer than there is a reason to wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+_FIRST_PAUSE_SECONDS = 0.001
+_LONGEST_PAUSE_SECONDS = 0.05
+_TELL_AFTER_SECONDS = 1.0
+
+
+def wait_until(
+    is_back: Callable[[], bool],
+    limit_seconds: float,
+    may_go_on: Callable[[], bool] = lambda: True,
+    on_long_wait: Callable[[], None] = lambda: None,
+) -> bool:
+    """Look until the memory is back, often at first.
+
+    Args:
+        is_back: looks once.
+        limit_seconds: the upper bound.
+        may_go_on: whether there is still something to wait for.
+        on_long_wait: called once, after a second.
+
+    Returns:
+        Whether it came back in time.
+    """
+    begin = time.monotonic()
+    pause = _FIRST_PAUSE_SECONDS
+    told = False
+    while True:
+        go_on = may_go_on()
+        if is_back():
+            return True
+        waited = time.monotonic() - begin
+        if waited >= limit_seconds or not go_on:
+            return False
+        if waited > _TELL_AFTER_SECONDS and not told:
+            told = True
+            on_long_wait()
+        time.sleep(min(pause, max(0.0, limit_seconds - waited)))
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+class Patience:
+    """How long to wait for a suspect: less and less where waiting has not helped, so that many leaks stay cheap."""
+
+    def __init__(self, first_seconds: float, least_seconds: float) -> None:
+        self._first_seconds = first_seconds
+        self._least_seconds = least_seconds
+        self.seconds = first_seconds
+
+    def learn(self, helped: bool) -> None:
+        """Take in whether the last wait brought the memory back."""
+        self.seconds = self._first_seconds if helped else max(self._least_seconds, self.seconds / 2)
+
+
+def threads_since(known: frozenset[int]) -> list[threading.Thread]:
+    """List the threads that are alive and were not known before.
+
+    Args:
+        known: thread identifiers (`Thread.ident`).
+    """
+    current = threading.current_thread()
+    return [t for t in threading.enumerate() if t.ident not in known and t is not current]
+
+
+def known_threads() -> frozenset[int]:
+    """Note which threads are alive now, by their identifiers."""
+    return frozenset(thread.ident for thread in threading.enumerate() if thread.ident is not None)

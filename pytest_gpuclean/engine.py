@@ -1,0 +1,390 @@
+"""One window: opened before a test's setup, closed after its teardown. Reads, lets go, cleans and judges.
+
+It knows no test runner: what that keeps alive it is told as a callable, and fixtures have a key, a name and a scope.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_gpuclean.cleanup import CLEANERS
+from pytest_gpuclean.cleanup.garbage import collect_young
+from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
+from pytest_gpuclean.cleanup.runner import run_cleanup
+from pytest_gpuclean.cleanup.settle import known_threads
+from pytest_gpuclean.judging import Judge
+from pytest_gpuclean.leaks.ledger import Ledger
+from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use
+from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Reading, Snapshot, TestRecord
+
+_HOST_KEPT_BYTES = 16 * 1024
+_HOST_MOVED_BYTES = 256 * 1024
+"""The runner's own reports and logs move the heap by some KiB in every test."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """By which terms a window is judged."""
+
+    threshold_bytes: int
+    judges: bool = True
+    """Whether leaks are looked for at all; cleaning goes on without."""
+    peak_limit_bytes: int | None = None
+    scope_threshold_bytes: int | None = None
+    """For fixtures, the module and the session; the test's own threshold where it is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What ends together with a window."""
+
+    module: bool = False
+    session: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Window:
+    """The window that is open now."""
+
+    test: str
+    module: str
+    terms: Terms
+    let_go: Callable[[], None]
+    """Lets go of what the test runner keeps of this test."""
+    begin: Snapshot
+    threads: frozenset[int]
+    is_judged: bool = False
+    has_acted: bool = False
+    """Whether anything was let go, cleaned or collected."""
+    leaks: list[Leak] = field(default_factory=list)
+    given_back_bytes: int = 0
+    cleanups: list[CleanupResult] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Engine:
+    """Keeps the ledger over a whole run, window by window."""
+
+    def __init__(
+        self,
+        gauge: Gauge,
+        *,
+        cleaners: Sequence[Cleaner] | None = None,
+        settle_seconds: float = 10.0,
+        threshold_bytes: int = 1024 * 1024,
+        fixture_values: Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]] = lambda keys: (),
+        opaque_packages: Collection[str] = (),
+        on_wait: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """Set the engine up.
+
+        Args:
+            gauge: reads the memory that is watched.
+            cleaners: the steps of a cleanup; all that are known by default.
+            settle_seconds: the upper bound of any wait.
+            threshold_bytes: the growth from which on a wider fixture's value is looked at more closely.
+            fixture_values: gives, for fixtures by their keys, the values to look into.
+            opaque_packages: packages whose objects are not looked into.
+            on_wait: told what a long wait is for.
+        """
+        self.gauge = gauge
+        self.ledger = Ledger()
+        self._cleaners = list(cleaners) if cleaners is not None else [cleaner() for cleaner in CLEANERS]
+        self._extra_cleaners: list[Cleaner] = []
+        self._threshold_bytes = threshold_bytes
+        self._window: Window | None = None
+        self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
+
+    @property
+    def window(self) -> Window | None:
+        """The window that is open, if any."""
+        return self._window
+
+    def add_cleaners(self, cleaners: Iterable[Cleaner]) -> None:
+        """Add steps that run before the known ones."""
+        self._extra_cleaners += cleaners
+
+    # -- the flow of a test -------------------------------------------------------------------------------------
+
+    def open(self, test: str, module: str, terms: Terms, let_go: Callable[[], None] = _nothing) -> None:
+        """Open a window before the setup of a test."""
+        begin = time.perf_counter()
+        slow = self.gauge.host_is_slow
+        starts_module = module not in self.ledger.modules
+        self.ledger.heap_by_module = slow
+        if terms.peak_limit_bytes is not None:
+            self.gauge.reset_peaks()
+        snapshot = self.gauge.read(with_heap=not slow or starts_module)
+        self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
+        self._judge.imports.mark()
+        self._window = Window(
+            test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, threads=known_threads()
+        )
+        self._window.seconds += time.perf_counter() - begin
+
+    @contextmanager
+    def fixture_setup(self, key: int, name: str, scope: str) -> Iterator[None]:
+        """Bracket the setup of a fixture of a wider scope."""
+        with self._timed():
+            self._book()
+            if self.gauge.host_watched:
+                self._judge.book_earlier_arrays(self._threshold_bytes)
+            self.ledger.begin_setup(key, name, scope)
+        try:
+            yield
+        finally:
+            with self._timed():
+                self._end_setup(key)
+
+    def _end_setup(self, key: int) -> None:
+        share = self.ledger.fixtures.get(key)
+        if share is None:  # torn down again before its setup was over
+            return
+        self._book()
+        if any(size > self._threshold_bytes for size in share.held.values()):
+            collect_young()  # else garbage of the setup would hide what the test leaks
+            self._book()
+            if share.held.get(HEAP, 0) > self._threshold_bytes:
+                self._judge.book_census()
+            self._judge.look_at_new(key)
+        self.ledger.end_setup(key)
+
+    def fixture_release(self, key: int, *, in_teardown: bool) -> None:
+        """Note that a fixture of a wider scope comes to its end now.
+
+        In the teardown of a test, the test's own memory has to be back by then.
+        """
+        with self._timed():
+            self._book()
+            window = self._window
+            if window is not None and in_teardown and not window.is_judged:
+                self._finish_test(window)
+            self.ledger.begin_release(key)
+
+    def close(self, ending: Ending, level: Level | None = None, first: Sequence[Cleaner] = ()) -> TestRecord:
+        """Close the window: clean if it is time to, judge, and say what came of it.
+
+        Args:
+            ending: what ends together with the test.
+            level: the cleanup that is due now, if any.
+            first: what the test itself has asked to run at its cleanup.
+        """
+        window = self._window
+        if window is None:
+            raise RuntimeError("no window is open")
+        begin = time.perf_counter()
+        snapshot = self._book(edge=ending.module or ending.session)
+        self.ledger.end_releases()
+        window.leaks += _peaks_over(snapshot, window)
+        self._let_go(window)
+        if level is not None:
+            self._clean(window, level, first, snapshot, ending)
+        if not window.is_judged:
+            self._finish_test(window)
+        if window.terms.judges:
+            self._judge_ends(window, ending)
+        if window.has_acted:
+            window.given_back_bytes += _given_back(snapshot, self.gauge.read())
+        self.ledger.close()
+        self._window = None
+        window.seconds += time.perf_counter() - begin
+        return TestRecord(
+            test=window.test,
+            leaks=tuple(window.leaks),
+            cleanups=tuple(window.cleanups),
+            given_back_bytes=window.given_back_bytes,
+            seconds=window.seconds,
+        )
+
+    def abandon(self) -> None:
+        """Forget the window that is open, after trouble of our own."""
+        self.ledger.close()
+        self._window = None
+
+    # -- by hand ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Read everything that is watched."""
+        return self.gauge.read()
+
+    def clean(self, level: Level) -> CleanupResult:
+        """Run a cleanup by hand, in the middle of a test."""
+        with self._timed():
+            self._book()
+            result = self._run(self._steps(()), Occasion(level=level))
+            self._book()
+            if self._window is not None:
+                self._window.cleanups.append(result)
+            return result
+
+    def run_step(self, cleaner: Cleaner) -> None:
+        """Run a single step, before the window's judgement."""
+        result = self._run([cleaner], Occasion(level="quick"))
+        if self._window is not None:
+            self._window.cleanups.append(result)
+
+    @contextmanager
+    def block(self, threshold_bytes: int, name: str) -> Iterator[list[Leak]]:
+        """Judge a stretch of code by itself; the list that it hands out holds its leaks at the end."""
+        leaks: list[Leak] = []
+        self._book()
+        owner = self.ledger.push()
+        try:
+            yield leaks
+        finally:
+            with self._timed():
+                self._book()
+                threads = self._window.threads if self._window else known_threads()
+                found = self._judge.judge_block(owner, threshold_bytes, threads)
+                leaks += [_leak("test", name, a, size, threshold_bytes) for a, size in found.items()]
+                self.ledger.pop(owner, charged=bool(leaks))
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _book(self, *, edge: bool = True) -> Snapshot:
+        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
+        self.ledger.book(held(snapshot))
+        return snapshot
+
+    def _let_go(self, window: Window) -> None:
+        """Let go of what the runner keeps, where the test has more than it began with."""
+        if window.is_judged or not self._has_grown(_HOST_KEPT_BYTES):
+            return
+        window.has_acted = True
+        window.let_go()
+        self._book_given_back()
+        if self._has_grown(_HOST_MOVED_BYTES):
+            collect_young()  # else small garbage adds up to what looks like a drift
+            self._book_given_back()
+
+    def _book_given_back(self) -> None:
+        snapshot = self.gauge.read(with_heap=not self.ledger.heap_by_module)
+        self.ledger.book_given_back(held(snapshot), [self.ledger.test])
+
+    def _has_grown(self, host_bytes: int) -> bool:
+        return any(size > (host_bytes if a == HEAP else 0) for a, size in self.ledger.test.items())
+
+    def _clean(
+        self, window: Window, level: Level, first: Sequence[Cleaner], snapshot: Snapshot, ending: Ending
+    ) -> None:
+        occasion = Occasion(
+            level=level,
+            moved=self._has_grown(_HOST_MOVED_BYTES),
+            allocated=_has_allocated(window.begin, snapshot),
+            boundary=ending.module or ending.session,
+        )
+        idle = not (occasion.moved or occasion.thorough or (occasion.comprehensive and occasion.allocated))
+        if idle and not (first or self._extra_cleaners):
+            return
+        result = self._run(self._steps(first), occasion)
+        pending = [] if window.is_judged else [self.ledger.test]
+        pending += [share.held for share in self.ledger.ended]
+        self.ledger.book_given_back(held(self.gauge.read(with_heap=not self.ledger.heap_by_module)), pending)
+        window.cleanups.append(result)
+        window.has_acted = True
+
+    def _steps(self, first: Sequence[Cleaner]) -> list[Cleaner]:
+        return [*first, *self._extra_cleaners, *self._cleaners]
+
+    def _run(self, steps: Sequence[Cleaner], occasion: Occasion) -> CleanupResult:
+        return run_cleanup(steps, occasion, lambda: in_use(self.gauge.read()))
+
+    def _finish_test(self, window: Window) -> None:
+        if window.terms.judges:
+            self._let_go(window)
+            self._judge_window(window)
+        window.is_judged = True
+
+    def _judge_window(self, window: Window) -> None:
+        window.has_acted |= any(size > window.terms.threshold_bytes for size in self.ledger.test.values())
+        found = self._judge.judge_test(window.terms.threshold_bytes, window.let_go, window.threads)
+        window.leaks += [
+            _leak("test", window.test, account, size, window.terms.threshold_bytes) for account, size in found.items()
+        ]
+
+    def _judge_ends(self, window: Window, ending: Ending) -> None:
+        terms = window.terms
+        threshold = terms.threshold_bytes if terms.scope_threshold_bytes is None else terms.scope_threshold_bytes
+        for share, found in self._judge.judge_ended_fixtures(threshold, window.threads):
+            window.leaks += [
+                _leak("fixture", share.name, account, size, threshold, scope=share.scope)
+                for account, size in found.items()
+            ]
+        if ending.module:
+            drift = self.ledger.modules[window.module]
+            found = self._judge.judge_drift(drift, threshold, window.threads)
+            window.leaks += [
+                _leak("module", window.module, account, size, threshold, tests=drift.tests)
+                for account, size in found.items()
+            ]
+            if found:
+                drift.tests = 0
+        if ending.session:
+            drift = self.ledger.session
+            found = self._judge.judge_drift(drift, threshold, window.threads)
+            window.leaks += [
+                _leak("session", "the whole run", account, size, threshold, tests=drift.tests)
+                for account, size in found.items()
+            ]
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._window is not None:
+                self._window.seconds += time.perf_counter() - begin
+
+
+def _leak(kind: Any, name: str, account: Any, size: int, threshold: int, **more: Any) -> Leak:
+    return Leak(
+        kind=kind,
+        name=name,
+        device=account.device,
+        source=account.source,
+        leaked_bytes=size,
+        threshold_bytes=threshold,
+        **more,
+    )
+
+
+def _peaks_over(snapshot: Snapshot, window: Window) -> Iterator[Leak]:
+    limit = window.terms.peak_limit_bytes
+    for reading in snapshot.readings if limit is not None else ():
+        if reading.peak_bytes is not None and limit is not None and reading.peak_bytes > limit:
+            yield _leak("peak", window.test, reading.account, reading.peak_bytes, limit)
+
+
+def _given_back(before: Snapshot, after: Snapshot) -> int:
+    """What devices have back: from live objects or from caches, whichever is more."""
+    total = 0
+    later = {reading.account: reading for reading in after.readings}
+    for reading in before.readings:
+        now = later.get(reading.account)
+        if now is not None:
+            live = reading.held_bytes - now.held_bytes
+            total += max(0, live, reading.reserved_bytes - now.reserved_bytes)
+    return total
+
+
+def _has_allocated(begin: Snapshot, end: Snapshot) -> bool:
+    before = ever_allocated(begin)
+    changed = any(before.get(account) != total for account, total in ever_allocated(end).items())
+    return changed or any(_is_new(reading, begin) for reading in end.readings if reading.total_bytes is None)
+
+
+def _is_new(reading: Reading, begin: Snapshot) -> bool:
+    """Whether a source that keeps no total shows another figure than before."""
+    if reading.account == HEAP:
+        return False
+    earlier = next((other for other in begin.readings if other.account == reading.account), None)
+    return earlier is None or earlier.held_bytes != reading.held_bytes or earlier.peak_bytes != reading.peak_bytes

@@ -1,0 +1,274 @@
+"""The ladder: how growth is judged. Each rung is climbed only where the one before left a doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from pytest_gpuclean.cleanup import CLEANERS
+from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
+from pytest_gpuclean.cleanup.interface import Occasion
+from pytest_gpuclean.cleanup.runner import run_cleanup
+from pytest_gpuclean.cleanup.settle import Patience, threads_since, wait_until
+from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger
+from pytest_gpuclean.leaks.verdict import judge, judged_growth
+from pytest_gpuclean.memory.census import count_host_bytes
+from pytest_gpuclean.memory.gauge import Gauge, held, rounds
+from pytest_gpuclean.memory.imports import ImportWatch
+from pytest_gpuclean.memory.reach import Walk
+from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+
+_RECOUNT_BYTES = 64 * 1024
+"""How far the heap has to fall before the arrays in it are counted again."""
+_LATE_FREE_SECONDS = (0.25, 0.05)
+_THREAD_END_SECONDS = (2.0, 0.5)
+"""How long to wait for a suspect, at first and at least: for frees that come late, for new threads that end."""
+
+FixtureValues = Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]]
+
+
+class Judge:
+    """Climbs the ladder for a test, for fixtures that ended, and for what adds up."""
+
+    def __init__(
+        self,
+        gauge: Gauge,
+        ledger: Ledger,
+        settle_seconds: float,
+        fixture_values: FixtureValues,
+        opaque_packages: Collection[str],
+        on_wait: Callable[[str], None],
+    ) -> None:
+        self.imports = ImportWatch()
+        self.gauge = gauge
+        self.ledger = ledger
+        self.settle_seconds = settle_seconds
+        self.fixture_values = fixture_values
+        self.opaque_packages = opaque_packages
+        self.on_wait = on_wait
+        self.patience = Patience(*_LATE_FREE_SECONDS)
+        self.thread_patience = Patience(*_THREAD_END_SECONDS)
+        self._counted = False
+        self.heap_at_count = 0
+        self.caches = [cleaner() for cleaner in CLEANERS]
+
+    # -- who is judged ------------------------------------------------------------------------------------------
+
+    def judge_test(self, threshold: int, let_go: Callable[[], None], threads: frozenset[int]) -> Bytes:
+        """Judge the test of the open window; return what it leaked, by account."""
+        share = self.ledger.test
+        climb = _Climb(self, [share], threads)
+        climb.run(lambda: _doubtful(share, climb, threshold), let_go)
+        if any(size < -threshold for size in share.values()):
+            climb.look(count_anew=share.get(HEAP, 0) < -threshold)
+        if not climb.counted:
+            self.ledger.expect_returned(share)
+        leaked: Bytes = {}
+        for account in {*share, *climb.credits}:
+            split = judge(
+                judged_growth(share, account),
+                climb.credits.get(account, 0),
+                self.ledger.session.kept.get(account, 0),
+                threshold,
+            )
+            if split.kept_bytes < -threshold:
+                self.ledger.note_fall(account, -split.kept_bytes)
+            elif account != HEAP:
+                if split.leaked_bytes:
+                    leaked[account] = split.leaked_bytes
+                # A count of arrays also shows what earlier tests kept since the last count.
+                uncounted = share.get(account, 0) - judged_growth(share, account)
+                self.ledger.drift(account, split.kept_bytes + max(0, uncounted))
+            elif not climb.counted:  # else the arrays have been counted: the rest is no tensor and set aside
+                self.ledger.drift(account, split.kept_bytes)
+        return leaked
+
+    def judge_block(self, share: Bytes, threshold: int, threads: frozenset[int]) -> Bytes:
+        """Judge a stretch of code that has a share of its own."""
+        climb = _Climb(self, [share], threads)
+        climb.run(lambda: _doubtful(share, climb, threshold))
+        left = [account for account in _doubtful(share, climb, threshold) if account != HEAP]
+        return {account: judged_growth(share, account) - climb.credits.get(account, 0) for account in left}
+
+    def judge_ended_fixtures(self, threshold: int, threads: frozenset[int]) -> Iterator[tuple[FixtureShare, Bytes]]:
+        """Judge the fixtures that came to their end in this window; give what each did not give back."""
+        ended = list(self.ledger.ended)
+        for share in ended:
+            if HEAP in share.held and share.held[HEAP] - share.fallen.get(HEAP, 0) <= threshold:
+                self.ledger.expect_returned(share.held)
+        climb = _Climb(self, [share.held for share in ended], threads)
+        climb.run(lambda: [a for s in ended for a in _not_returned(s, climb, threshold)])
+        for share in ended:
+            leaked: Bytes = {}
+            for account in list(share.held):
+                size = judged_growth(share.held, account) - share.fallen.get(account, 0)
+                own = size - climb.credits.get(account, 0)
+                if account == HEAP:
+                    self.ledger.drift(account, min(own, 0 if climb.counted else threshold))
+                elif own > threshold:
+                    leaked[account] = own
+                else:
+                    climb.credits[account] = max(0, climb.credits.get(account, 0) - max(0, size))
+                    self.ledger.drift(account, own)
+            yield share, leaked
+
+    def judge_drift(self, drift: Drift, threshold: int, threads: frozenset[int]) -> Bytes:
+        """Judge what tests kept below the threshold, where it adds up."""
+        climb = _Climb(self, [], threads)
+
+        def doubt() -> list[Account]:
+            for account, size in climb.take_credits():
+                self.ledger.drift(account, -size)
+            return [a for a, size in drift.kept.items() if size > threshold and not (a == HEAP and climb.counted)]
+
+        climb.run(doubt)
+        leaked = {a: self.ledger.forget_drift(a, drift) for a in doubt() if a != HEAP}
+        self.ledger.forget_drift(HEAP, drift)
+        return leaked
+
+    # -- looks --------------------------------------------------------------------------------------------------
+
+    def first_census(self) -> Bytes:
+        """Count the arrays in host memory once, where that is watched, as the start of all windows."""
+        if self._counted or not self.gauge.host_watched:
+            return {}
+        self._counted = True
+        return self.census()
+
+    def book_census(self) -> None:
+        """Count the arrays in host memory and charge the change to the present owner."""
+        self.ledger.book(self.census())
+
+    def book_earlier_arrays(self, threshold: int) -> None:
+        """Count the arrays before a setup, where the heap has moved since the last count.
+
+        What this test has not brought up itself was kept by those before it.
+        """
+        heap = held(self.gauge.read()).get(HEAP, self.heap_at_count)
+        if abs(heap - self.heap_at_count) > threshold:
+            is_tests = self.ledger.test.get(HEAP, 0) > threshold
+            self.ledger.book_given_back(self.census(), [self.ledger.test] if is_tests else [])
+
+    def look_at_new(self, key: int) -> None:
+        """Note what a fixture reaches right after its setup, so that what tests add to it can be told."""
+        credits = self.reach(Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False))), new=key)
+        new = self.ledger.fixtures[key].held
+        for account, size in credits.items():  # its setup has added to the values of others
+            new[account] = new.get(account, 0) - size
+
+    def reach(self, walk: Walk, new: int | None = None) -> Bytes:
+        live = self.ledger.fixtures
+        reach = {key: walk.measure(roots) for key, roots in self.fixture_values(live.keys())}
+        if new in reach:
+            live[new].reach = reach[new]
+        return self.ledger.credit(reach)
+
+    def census(self) -> Bytes:
+        snapshot = self.gauge.read()
+        self.heap_at_count = held(snapshot).get(HEAP, 0)
+        return {ARRAYS: count_host_bytes()}
+
+
+class _Climb:
+    """One way up the ladder."""
+
+    def __init__(self, judge: Judge, pending: Sequence[Bytes], threads: frozenset[int]) -> None:
+        self._judge = judge
+        self._pending = pending
+        self._threads = threads
+        self.credits: Bytes = {}
+        """By how much the values of live fixtures have grown."""
+        self.counted = False
+        """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
+
+    def run(self, doubt: Callable[[], Collection[Account]], let_go: Callable[[], None] | None = None) -> None:
+        """Climb as long as there is a doubt."""
+        rungs: list[Callable[[], Any]] = [
+            *([partial(self._free, let_go)] if let_go else []),
+            partial(self._free, collect_young),
+            self.look,
+            partial(self._free, collect_all),
+            partial(self._free, self._clear_caches),
+            partial(self._wait, doubt),
+            self.look,
+        ]
+        for rung in rungs:
+            if not doubt():
+                return
+            rung()
+
+    def take_credits(self) -> list[tuple[Account, int]]:
+        """Hand the credits out, once."""
+        taken, self.credits = list(self.credits.items()), {}
+        return taken
+
+    def look(self, *, count_anew: bool = True) -> None:
+        """See what live fixtures reach now, and count the arrays in host memory where the heap grew."""
+        judge = self._judge
+        snapshot = judge.gauge.read()
+        if HEAP in held(snapshot) and count_anew:
+            self._book(judge.census())
+            self.counted = True
+        walk = Walk(judge.opaque_packages, rounds(snapshot))
+        self._add(judge.reach(walk))
+        self._add({ARRAYS: walk.measure(judge.imports.new_values()).get(ARRAYS, 0)} if self.counted else {})
+        judge.imports.mark()
+
+    def _add(self, credits: Bytes) -> None:
+        for account, size in credits.items():
+            if size:
+                self.credits[account] = self.credits.get(account, 0) + size
+
+    def _free(self, action: Callable[[], Any]) -> None:
+        action()
+        self._reread()
+
+    def _reread(self) -> None:
+        judge = self._judge
+        levels = held(judge.gauge.read())
+        self._book(levels)
+        if self.counted and levels.get(HEAP, 0) < judge.heap_at_count - _RECOUNT_BYTES:
+            self._book(judge.census())
+
+    def _book(self, levels: Bytes) -> None:
+        self._judge.ledger.book_given_back(levels, self._pending)
+
+    def _clear_caches(self) -> None:
+        occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
+        run_cleanup(self._judge.caches, occasion, dict)
+
+    def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:
+        judge = self._judge
+        new_threads = threads_since(self._threads)
+        patience = judge.thread_patience if new_threads else judge.patience
+
+        def is_back() -> bool:
+            self._free(collect_young)
+            return not doubt()
+
+        def may_go_on() -> bool:
+            return not new_threads or any(thread.is_alive() for thread in new_threads)
+
+        names = ", ".join(sorted(thread.name for thread in new_threads)) or "frees that come late"
+        limit = min(judge.settle_seconds, patience.seconds)
+        patience.learn(wait_until(is_back, limit, may_go_on, partial(judge.on_wait, names)))
+
+
+def _doubtful(share: Bytes, climb: _Climb, threshold: int, fallen: Bytes | None = None) -> list[Account]:
+    """List the accounts of a share that are above the threshold and not explained yet.
+
+    Of the heap and the arrays in it, only one counts: the heap until the arrays have been counted.
+    """
+    passed_over = HEAP if climb.counted else ARRAYS
+    forgiven = fallen or {}
+    return [
+        account
+        for account in share
+        if account != passed_over
+        and judged_growth(share, account) - climb.credits.get(account, 0) - forgiven.get(account, 0) > threshold
+    ]
+
+
+def _not_returned(share: FixtureShare, climb: _Climb, threshold: int) -> list[Account]:
+    return _doubtful(share.held, climb, threshold, share.fallen)

@@ -1,0 +1,1 @@
+"""Whose memory it is, and whether it is a leak: numbers alone."""

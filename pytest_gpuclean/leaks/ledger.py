@@ -1,0 +1,202 @@
+"""The ledger: every change of memory is booked to who made it, a test or a fixture of a wider scope.
+
+It knows numbers alone. Two kinds of account are in it: those that judge (each device's allocators, and the live
+arrays of host memory), and the heap, which only raises a doubt about host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class FixtureShare:
+    """What a live fixture of a wider scope owns."""
+
+    name: str
+    scope: str
+    held: Bytes = field(default_factory=dict)
+    """What its end has to give back: what its setup brought up, and what tests added to its value."""
+    reach: Bytes = field(default_factory=dict)
+    """What was reachable from its value when it was last looked at."""
+    fallen: Bytes = field(default_factory=dict)
+    """What tests freed meanwhile that nobody else accounts for: it may have been this fixture's."""
+
+
+@dataclass(slots=True)
+class Drift:
+    """What tests kept below the threshold, added up."""
+
+    kept: Bytes = field(default_factory=dict)
+    tests: int = 0
+
+
+class Ledger:
+    """Books the movement between two looks to the owner of that stretch of time."""
+
+    def __init__(self) -> None:
+        self.fixtures: dict[int, FixtureShare] = {}
+        """Live fixtures of a wider scope."""
+        self.ended: list[FixtureShare] = []
+        """Fixtures that came to their end in this window and are not judged yet."""
+        self.test: Bytes = {}
+        """What the test of this window holds."""
+        self.modules: dict[str, Drift] = {}
+        self.session = Drift()
+        self.heap_by_module = False
+        """Whether the heap is read at the edges of modules alone: then no test is charged for it."""
+        self._owners: list[Bytes] = []
+        self._last: Bytes = {}
+        self._known: set[Account] = set()
+        self._module = ""
+
+    # -- the timeline -------------------------------------------------------------------------------------------
+
+    def open(self, module: str, levels: Bytes) -> None:
+        """Begin a window: what is in use now is where it starts."""
+        self.test = {}
+        self._owners = [self.test]
+        self._take(levels)
+        self._module = module
+        self.session.tests += 1
+        self.modules.setdefault(module, Drift()).tests += 1
+
+    def close(self) -> None:
+        """End the window: what follows belongs to nobody until the next one begins."""
+        self._owners = [share.held for share in self.fixtures.values() if self._is_owner(share.held)]
+        self.ended = []
+
+    def _is_owner(self, share: Bytes) -> bool:
+        return any(owner is share for owner in self._owners)
+
+    def book(self, levels: Bytes) -> None:
+        """Charge what changed since the last look to the present owner."""
+        owner = self._owners[-1] if self._owners else None
+        for account, change in self._changes(levels).items():
+            if account == HEAP and self.heap_by_module and owner is self.test:
+                self.drift(account, change)
+            elif owner is not None:
+                _add(owner, account, change)
+        self._take(levels)
+
+    def begin_setup(self, key: int, name: str, scope: str) -> None:
+        """A fixture of a wider scope comes up: what follows is its own."""
+        share = self.fixtures[key] = FixtureShare(name=name, scope=scope)
+        self._owners.append(share.held)
+
+    def end_setup(self, key: int) -> None:
+        """It is up: what follows is again its caller's."""
+        share = self.fixtures[key]
+        # Not pop(): a fixture that was torn down in the middle may stand above it.
+        self._owners = [owner for owner in self._owners if owner is not share.held]
+
+    def begin_release(self, key: int) -> bool:
+        """A fixture comes to its end: what follows is given back by it. Tell whether it was known."""
+        share = self.fixtures.pop(key, None)
+        if share is None:
+            return False
+        self.ended.append(share)
+        released = [ended.held for ended in self.ended]
+        self._owners = [owner for owner in self._owners if not any(owner is held for held in released)]
+        self._owners.append(share.held)
+        return True
+
+    def end_releases(self) -> None:
+        """What follows is nobody's release any more."""
+        released = [ended.held for ended in self.ended]
+        self._owners = [owner for owner in self._owners if not any(owner is held for held in released)]
+
+    def push(self) -> Bytes:
+        """Begin a stretch of time with an owner of its own, inside the present one."""
+        owner: Bytes = {}
+        self._owners.append(owner)
+        return owner
+
+    def pop(self, owner: Bytes, *, charged: bool) -> None:
+        """End such a stretch; what was not charged to it falls to the owner around it."""
+        self._owners = [other for other in self._owners if other is not owner]
+        if not charged and self._owners:
+            for account, size in owner.items():
+                _add(self._owners[-1], account, size)
+
+    def book_given_back(self, levels: Bytes, pending: Iterable[Bytes]) -> None:
+        """Book what a cleanup freed to those who may have held it, in turn, and the rest to the drift."""
+        shares = list(pending)
+        for account, change in self._changes(levels).items():
+            rest = change
+            for share in shares:
+                if rest < 0 < share.get(account, 0):
+                    part = max(rest, -share[account])
+                    share[account] += part
+                    rest -= part
+            if rest and shares and (rest > 0 or account == ARRAYS):
+                _add(shares[0], account, rest)  # a count of arrays is no release: it may well have fallen before
+            elif rest:
+                self.drift(account, rest)
+        self._take(levels)
+
+    def expect_returned(self, share: Bytes) -> None:
+        """Take it that the arrays of a share have gone with its heap: the census need not look."""
+        size = share.pop(ARRAYS, 0)
+        if ARRAYS in self._last:
+            self._last[ARRAYS] -= size
+
+    # -- looking at the values of live fixtures -----------------------------------------------------------------
+
+    def credit(self, reach_now: dict[int, Bytes]) -> Bytes:
+        """Take in what live fixtures reach now; return by how much that grew since the last look."""
+        credits: Bytes = {}
+        for key, now in reach_now.items():
+            share = self.fixtures[key]
+            for account in {*now, *share.reach}:
+                change = now.get(account, 0) - share.reach.get(account, 0)
+                _add(credits, account, change)
+                _add(share.held, account, change)
+            share.reach = dict(now)
+        return credits
+
+    def note_fall(self, account: Account, freed_bytes: int) -> None:
+        """A test freed what it did not make: any live fixture may have held it."""
+        for share in self.fixtures.values():
+            _add(share.fallen, account, freed_bytes)
+
+    # -- what adds up -------------------------------------------------------------------------------------------
+
+    def drift(self, account: Account, size_bytes: int) -> None:
+        """Add what was kept below the threshold in this module, or take away what was given back of it."""
+        _add(self.session.kept, account, size_bytes)
+        if self._module:
+            _add(self.modules[self._module].kept, account, size_bytes)
+
+    def forget_drift(self, account: Account, drift: Drift) -> int:
+        """Take an account out of a module's or the session's drift; return what it was."""
+        size = drift.kept.pop(account, 0)
+        if drift is not self.session:
+            _add(self.session.kept, account, -size)
+        return size
+
+    def _changes(self, levels: Bytes) -> Bytes:
+        changes: Bytes = {}
+        for account, level in levels.items():
+            if account in self._last:
+                change = level - self._last[account]
+            else:
+                # New in this run: it began at 0. One that could not be read for a while starts afresh.
+                change = 0 if account in self._known else level
+            if change:
+                changes[account] = change
+        return changes
+
+    def _take(self, levels: Bytes) -> None:
+        for account in [account for account in self._last if account.device != "cpu"]:
+            if account not in levels:
+                del self._last[account]
+        self._last.update(levels)
+        self._known.update(levels)
+
+
+def _add(share: Bytes, account: Account, change: int) -> None:
+    share[account] = share.get(account, 0) + change

@@ -1,0 +1,48 @@
+"""The decision: pure functions over numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+
+
+class Split(NamedTuple):
+    """How a test's growth divides."""
+
+    leaked_bytes: int
+    """Charged to the test; 0 where it is clean."""
+    kept_bytes: int
+    """Below the threshold: it goes to the drift. Negative where the test freed what was kept before."""
+
+
+def doubts(share: Bytes, threshold_bytes: int) -> list[Account]:
+    """List the accounts whose growth is above the threshold."""
+    return [account for account, size in share.items() if size > threshold_bytes]
+
+
+def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes: int) -> Split:
+    """Decide whether a window leaked.
+
+    Args:
+        growth_bytes: in use at the end minus at the start, without what wider fixtures brought up.
+        owned_bytes: by how much the values of live wider fixtures grew since they were last looked at. That may
+            have come about in earlier windows too, which is why the drift comes in.
+        drift_bytes: what earlier windows kept below the threshold since.
+        threshold_bytes: the largest growth that passes.
+    """
+    surely = growth_bytes - owned_bytes
+    if surely <= threshold_bytes:
+        return Split(0, surely)
+    leaked = max(surely, min(growth_bytes, drift_bytes + surely))
+    return Split(leaked, surely - leaked)
+
+
+def judged_growth(share: Bytes, account: Account) -> int:
+    """How much of a share can be put down to live objects.
+
+    Host memory: live arrays, but never more than the heap grew by.
+    """
+    if account == ARRAYS and HEAP in share:
+        return min(share.get(ARRAYS, 0), max(0, share[HEAP]))
+    return share.get(account, 0)

@@ -1,0 +1,139 @@
+"""How many bytes a tensor or an array holds, where, and under which identity: views share their storage."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from pytest_gpuclean.memory.interface import loaded, member
+from pytest_gpuclean.model import ARRAYS, Account
+
+_DEVICE_GRAIN_BYTES = 512
+"""torch's device allocators round each block up to this."""
+
+
+class Storage(NamedTuple):
+    """A block of memory behind one or more tensors or arrays."""
+
+    account: Account
+    identity: tuple[str, int]
+    """Equal for all views of one block."""
+    size_bytes: int
+
+
+Reader = Callable[[Any], "Storage | None"]
+
+
+class StorageReaders:
+    """The tensor and array types of the frameworks that are loaded, each with the way to read its storage."""
+
+    def __init__(self) -> None:
+        self._readers: list[tuple[type, Reader]] = []
+        self._by_type: dict[type, Reader | None] = {}
+        torch, numpy = loaded("torch"), loaded("numpy")
+        jax, cupy = loaded("jax"), loaded("cupy")
+        self._torch = torch
+        self._add(member(torch, "Tensor") if torch else None, self._of_torch)
+        self._add(_torch_storage_type(torch), self._of_torch_storage)
+        self._array = member(numpy, "ndarray") if numpy else None
+        self._add(self._array, self._of_numpy)
+        self._add(member(jax, "Array") if jax else None, _of_jax)
+        self._add(member(cupy, "ndarray") if cupy else None, _of_cupy)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no framework with tensors or arrays is loaded."""
+        return not self._readers
+
+    def _add(self, kind: object, reader: Reader) -> None:
+        if isinstance(kind, type):
+            self._readers.append((kind, reader))
+
+    def reader_of(self, kind: type) -> Reader | None:
+        """Return how to read objects of this type, or None where it is no tensor or array.
+
+        Only the type is looked at: its bases, never the `__class__` or `__instancecheck__` of anything.
+        """
+        try:
+            return self._by_type[kind]
+        except KeyError:
+            pass
+        bases = type.__dict__["__mro__"].__get__(kind)
+        reader = next((read for base, read in self._readers if base in bases), None)
+        if reader is None and kind.__name__ == "ArrayImpl" and kind.__module__.startswith("jaxlib"):
+            reader = _of_jax  # jax.Array is virtual: its implementation has no base in common with it
+        self._by_type[kind] = reader
+        return reader
+
+    def _of_torch(self, tensor: Any) -> Storage | None:
+        try:
+            return self._of_torch_storage(self._torch.Tensor.untyped_storage(tensor))  # type: ignore[union-attr]
+        except Exception:  # meta, fake, sparse, functorch and other tensors with no storage of their own
+            return None
+
+    def _of_torch_storage(self, storage: Any) -> Storage | None:
+        try:
+            size, device = storage.nbytes(), storage.device
+            if size == 0 or device.type == "meta":
+                return None
+            if device.type == "cpu":
+                if storage.filename is not None:  # mapped from a file: page cache, not memory of this process
+                    return None
+                return Storage(ARRAYS, ("memory", storage.data_ptr()), size)
+            name = "mps" if device.type == "mps" else f"{device.type}:{device.index}"
+            rounded = -(-size // _DEVICE_GRAIN_BYTES) * _DEVICE_GRAIN_BYTES if self.rounds else size
+            return Storage(Account(name, "torch"), (name, storage.data_ptr()), rounded)
+        except Exception:
+            return None
+
+    rounds = False
+    """Whether device blocks count as the allocator rounds them: where it does not say what was requested."""
+
+    def _of_numpy(self, array: Any) -> Storage | None:
+        owner = array
+        while self.reader_of(type(owner)) == self._of_numpy and owner.base is not None:
+            owner = owner.base
+        if type(owner) is memoryview:
+            owner = owner.obj
+        if isinstance(owner, mmap.mmap):  # a mapped file
+            return None
+        reader = self.reader_of(type(owner))
+        if reader is None:
+            # Memory of bytes, an array.array, a TensorFlow tensor: the last is in TensorFlow's own figure.
+            foreign = type(owner).__module__.startswith("tensorflow")
+            return None if foreign else Storage(ARRAYS, ("object", id(owner)), array.nbytes)
+        if reader != self._of_numpy:
+            return reader(owner)
+        if owner.nbytes == 0:
+            return None
+        return Storage(ARRAYS, ("memory", owner.__array_interface__["data"][0]), owner.nbytes)
+
+
+def _torch_storage_type(torch: ModuleType | None) -> Any:
+    return member(torch, "UntypedStorage") if torch else None
+
+
+def _of_jax(array: Any) -> Storage | None:
+    try:
+        if array.is_deleted():
+            return None
+        (device,) = array.devices()  # a sharded array spans several: its shards are arrays of their own
+        platform = device.platform if device.platform != "gpu" else device.client.platform
+        pointer = array.unsafe_buffer_pointer()
+        if platform == "cpu":
+            return Storage(ARRAYS, ("memory", pointer), array.nbytes)
+        name = f"{platform}:{device.local_hardware_id}"
+        return Storage(Account(name, "jax"), (name, pointer), array.nbytes)
+    except Exception:
+        return None
+
+
+def _of_cupy(array: Any) -> Storage | None:
+    try:
+        memory = array.data.mem
+        name = f"cuda:{memory.device_id}"
+        return Storage(Account(name, "cupy"), (name, memory.ptr), memory.size)
+    except Exception:
+        return None

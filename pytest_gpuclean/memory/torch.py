@@ -1,0 +1,164 @@
+"""torch's caching allocators, on every accelerator that torch knows: cuda, ROCm, xpu, mps and PrivateUse1 devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from pytest_gpuclean.memory.driver import gpu_is_visible
+from pytest_gpuclean.memory.interface import first_line, loaded, member, whole
+from pytest_gpuclean.model import Reading, Unavailable
+
+Stats = dict[str, Any]
+_OLDER_BACKENDS = ("cuda", "xpu", "mps")
+"""What a torch without `torch.accelerator` (before 2.6) can have initialised."""
+
+
+class TorchProbe:
+    """Reads the allocator of each device of the accelerator that is already initialised."""
+
+    source = "torch"
+
+    def read(self) -> Iterator[Reading | Unavailable]:
+        """Give one reading a device; nothing where torch has not used an accelerator yet."""
+        torch = loaded("torch")
+        if torch is None:
+            return
+        for backend in initialised_backends(torch):
+            module = member(torch, backend)
+            if backend == "mps":
+                yield _read_mps(module)
+                continue
+            stats_of = _stats_reader(torch, module)
+            for index in range(module.device_count()):
+                try:
+                    yield _reading(f"{backend}:{index}", stats_of(index))
+                except Exception as error:  # a lost device raises on every call
+                    yield Unavailable(f"torch {backend}:{index}", first_line(error))
+
+    def reset_peak(self) -> None:
+        """Begin a new peak on every device of the initialised accelerator."""
+        torch = loaded("torch")
+        for backend in initialised_backends(torch) if torch else ():
+            module = member(torch, backend)
+            reset = member(module, "reset_peak_memory_stats")
+            for index in range(module.device_count()) if reset else ():
+                reset(index)
+
+
+def initialised_backends(torch: ModuleType) -> Iterable[str]:
+    """Name the accelerators whose allocator is in use, such as `cuda`, without initialising any."""
+    backend = _accelerator_type(torch)
+    if backend is None:
+        return ()
+    names = _OLDER_BACKENDS if backend == "" else (backend,)
+    return [name for name in names if _is_initialised(torch, name)]
+
+
+def accelerator_is_expected(torch: ModuleType) -> bool:
+    """Tell whether this torch could use an accelerator here, without asking the driver.
+
+    A CUDA build runs on machines without a GPU too, so the device files decide there: `is_available()` would
+    call cuInit, and a process that has done so can no longer fork.
+    """
+    backend = _accelerator_type(torch)
+    if backend is None:
+        return False
+    if backend in ("", "cuda"):
+        built_for_gpu = member(torch, "version", "cuda") or member(torch, "version", "hip")
+        return bool(built_for_gpu) and gpu_is_visible()
+    module = member(torch, backend)
+    try:
+        return bool(module is not None and module.is_available())
+    except Exception:
+        return False
+
+
+def synchronize(torch: ModuleType) -> int:
+    """Wait until every initialised device has done its work; return how many devices that was."""
+    count = 0
+    for backend in initialised_backends(torch):
+        module = member(torch, backend)
+        if backend == "mps":
+            module.synchronize()
+            count += 1
+            continue
+        for index in range(module.device_count()):
+            module.synchronize(index)
+            count += 1
+    return count
+
+
+def _accelerator_type(torch: ModuleType) -> str | None:
+    """The accelerator's name, None where there is none, and the empty text where torch is too old to say."""
+    current = member(torch, "accelerator", "current_accelerator")
+    if current is None:
+        return ""
+    device = current()
+    return None if device is None else str(device.type)
+
+
+def _is_initialised(torch: ModuleType, backend: str) -> bool:
+    module = member(torch, backend)
+    if module is None:
+        return False
+    ready = member(torch, "_C", "_accelerator_isAllocatorInitialized")
+    if ready is not None and backend != "mps":
+        try:
+            return ready() is True
+        except RuntimeError:  # no accelerator registered, or one whose allocator keeps no statistics
+            pass
+    if backend == "mps":
+        # torch.mps has no is_initialized(); its allocator answers 0 until the first tensor, and asking is harmless.
+        return bool(member(torch, "_C", "_mps_is_available") and torch._C._mps_is_available())
+    is_initialised = member(module, "is_initialized")
+    return is_initialised is not None and is_initialised() is True
+
+
+def _stats_reader(torch: ModuleType, module: ModuleType) -> Callable[[int], Stats]:
+    # One raw read: the public accessors cost six times as much (98 us) and parse the same dict each.
+    raw = member(torch, "_C", "_accelerator_getDeviceStats")
+    if raw is not None:
+        return raw  # type: ignore[no-any-return]
+    flat = member(module, "memory_stats")
+    if flat is None:
+        raise RuntimeError("this release of torch gives no memory statistics for the device")
+    return lambda index: _nested(flat(index))
+
+
+def _nested(flat: dict[str, Any]) -> Stats:
+    stats: Stats = {}
+    for name, value in flat.items():
+        group, _, rest = name.partition(".all.")
+        if rest:
+            stats.setdefault(group, {}).setdefault("all", {})[rest] = value
+    return stats
+
+
+def _reading(device: str, stats: Stats) -> Reading:
+    allocated = stats["allocated_bytes"]["all"]
+    requested = stats.get("requested_bytes", {}).get("all", {}).get("current", 0)
+    held = whole(allocated["current"])
+    return Reading(
+        device=device,
+        source="torch",
+        allocated_bytes=held,
+        reserved_bytes=whole(stats["reserved_bytes"]["all"]["current"]),
+        # An allocator that does not keep this figure leaves it at 0.
+        requested_bytes=whole(requested) if requested or not held else None,
+        peak_bytes=whole(allocated["peak"]),
+        total_bytes=whole(allocated["allocated"]),
+    )
+
+
+def _read_mps(module: ModuleType) -> Reading | Unavailable:
+    try:
+        return Reading(
+            device="mps",
+            source="torch",
+            allocated_bytes=whole(module.current_allocated_memory()),
+            reserved_bytes=whole(module.driver_allocated_memory()),
+        )
+    except Exception as error:
+        return Unavailable("torch mps", first_line(error))

@@ -1,0 +1,241 @@
+"""The data that flows through the plugin. All of it is frozen; numbers and text alone, never objects of a test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from pytest_gpuclean.units import format_seconds, format_size
+
+Level = Literal["quick", "comprehensive"]
+Wire = dict[str, Any]
+"""What crosses a process: dicts, lists, text, numbers and None."""
+
+
+class Account(NamedTuple):
+    """One allocator: growth is booked and judged for each by itself."""
+
+    device: str
+    """`cuda:0`, `simgpu:1`, `mps`, or `cpu` for host memory."""
+    source: str
+    """Who says what is in use: `torch`, `tensorflow`, `jax`, `cupy`, `heap`, `arrays`."""
+
+
+HEAP = Account("cpu", "heap")
+"""The process heap: cheap to read, but full of what is no tensor. It raises a doubt and never judges."""
+ARRAYS = Account("cpu", "arrays")
+"""Live tensors and arrays in host memory: dear to read, so only after a doubt. This is what judges."""
+
+Bytes = dict[Account, int]
+"""Bytes for each account. An account that is missing was not measured, which is not the same as 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one source says is in use on one device at one moment."""
+
+    device: str
+    """`cuda:0`, `simgpu:1`, or `cpu` for host memory."""
+    source: str
+    """Who says so: `torch`, `tensorflow`, `jax`, `cupy`, `heap`."""
+    allocated_bytes: int
+    """Held by live objects, as the allocator rounds them."""
+    reserved_bytes: int
+    """Held by the allocator, live objects and its cache together."""
+    requested_bytes: int | None = None
+    """Held by live objects, as they asked for it; None where the source does not say."""
+    peak_bytes: int | None = None
+    """The most that was allocated since the peak was last reset; None where the source does not say."""
+    total_bytes: int | None = None
+    """Everything that was ever allocated, freed or not; None where the source does not say."""
+
+    @property
+    def account(self) -> Account:
+        """The account that this reading belongs to."""
+        return Account(self.device, self.source)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is judged: what live objects asked for, without the allocator's rounding where it is known.
+
+        A block that an allocator could not split counts whole in `allocated_bytes`, up to 1 MiB too much each.
+        """
+        return self.allocated_bytes if self.requested_bytes is None else self.requested_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A source that could not be read. Never stands for zero bytes."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every reading of one moment, and what could not be read."""
+
+    readings: tuple[Reading, ...] = ()
+    unavailable: tuple[Unavailable, ...] = ()
+
+    def allocated_bytes(self, device: str) -> int | Unavailable:
+        """Sum what live objects hold on a device, over the frameworks that are in use.
+
+        Args:
+            device: such as `cuda:0` or `cpu`.
+        """
+        found = [reading.allocated_bytes for reading in self.readings if reading.device == device]
+        if found:
+            return sum(found)
+        reasons = "; ".join(f"{gap.source}: {gap.reason}" for gap in self.unavailable)
+        return Unavailable(device, reasons or "no framework has used this device yet")
+
+    def __str__(self) -> str:
+        lines = [
+            f"{reading.device} {reading.source}: {format_size(reading.allocated_bytes)} allocated, "
+            f"{format_size(reading.reserved_bytes)} reserved"
+            for reading in self.readings
+        ]
+        lines += [f"{gap.source}: not measured, {gap.reason}" for gap in self.unavailable]
+        return "\n".join(lines) or "nothing in use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What one step of a cleanup did."""
+
+    name: str
+    status: Literal["done", "skipped", "failed"]
+    detail: str = ""
+    """What was done, or the reason why it was not."""
+    seconds: float = 0.0
+    given_back: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes given back by device, live objects and reserved caches together; 0 is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanupResult:
+    """What a whole cleanup did, step by step."""
+
+    level: Level
+    steps: tuple[StepResult, ...] = ()
+    before: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes in use by device when it began, live objects and reserved caches together."""
+    after: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The same when it ended."""
+    seconds: float = 0.0
+
+    @property
+    def given_back_bytes(self) -> int:
+        """What all devices together have back."""
+        return sum(max(0, size - self.after.get(device, 0)) for device, size in self.before.items())
+
+    @property
+    def failed(self) -> tuple[StepResult, ...]:
+        """The steps that failed, each with its reason in `detail`."""
+        return tuple(step for step in self.steps if step.status == "failed")
+
+    def __str__(self) -> str:
+        """One line a step that did something or failed."""
+        return "\n".join(_step_line(step) for step in self.steps if step.status != "skipped")
+
+
+def _step_line(step: StepResult) -> str:
+    freed = ", ".join(f"{device} -{format_size(size)}" for device, size in step.given_back.items())
+    parts = [step.detail, freed, format_seconds(step.seconds)]
+    return f"{step.name}: {'failed: ' if step.status == 'failed' else ''}{', '.join(filter(None, parts))}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """Memory that somebody kept: a test, a fixture of a wider scope, or many tests together."""
+
+    kind: Literal["test", "fixture", "module", "session", "peak"]
+    name: str
+    """The test, the fixture or the module that kept it."""
+    device: str
+    source: str
+    leaked_bytes: int
+    """For a peak: the peak itself."""
+    threshold_bytes: int
+    """For a peak: its limit."""
+    scope: str = ""
+    """Of a fixture: `class`, `module`, `package` or `session`."""
+    tests: int = 0
+    """Of a module or session: over how many tests it adds up."""
+    allowed: str = ""
+    """The reason why it is allowed; empty where it is not."""
+    kept_once: str = ""
+    """What running again showed, where it does not go on growing; empty elsewhere."""
+    note: str = ""
+    """One more line: an allowance that has expired, the attempt that leaked."""
+
+    @property
+    def excused(self) -> bool:
+        """Whether it is told without failing anything."""
+        return bool(self.allowed or self.kept_once)
+
+    def to_wire(self) -> Wire:
+        """Write it as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> Leak:
+        """Read what `to_wire` wrote."""
+        return cls(**wire)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestRecord:
+    """What is kept of one test: what it leaked, what was given back, what the plugin cost."""
+
+    __test__ = False  # pytest would collect a class of this name where a test imports it
+
+    test: str
+    leaks: tuple[Leak, ...] = ()
+    mode: str = "fail"
+    """What a leak did: `fail`, `warn` or `report`."""
+    cleanups: tuple[CleanupResult, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Trouble of our own, or of somebody's probe or cleaner: told, and without effect on the outcome."""
+    given_back_bytes: int = 0
+    """By cleaning and by judging together."""
+    seconds: float = 0.0
+    """What the plugin itself spent."""
+
+    def to_wire(self) -> Wire:
+        """Write it as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> TestRecord:
+        """Read what `to_wire` wrote."""
+        cleanups = tuple(
+            CleanupResult(**{**cleanup, "steps": tuple(StepResult(**step) for step in cleanup["steps"])})
+            for cleanup in wire["cleanups"]
+        )
+        leaks = tuple(Leak.from_wire(leak) for leak in wire["leaks"])
+        return cls(**{**wire, "cleanups": cleanups, "leaks": leaks, "problems": tuple(wire["problems"])})
+
+
+@dataclass(slots=True, kw_only=True)
+class RunReport:
+    """What a whole run adds up to. Constant in the number of clean tests: those are only counted."""
+
+    tests: int = 0
+    seconds: float = 0.0
+    given_back_bytes: int = 0
+    cleanups: int = 0
+    records: list[TestRecord] = dataclasses.field(default_factory=list)
+    """Of the tests with something to tell: a leak or a problem."""
+
+    def add(self, record: TestRecord) -> None:
+        """Count a test in."""
+        self.tests += 1
+        self.seconds += record.seconds
+        self.given_back_bytes += record.given_back_bytes
+        self.cleanups += len(record.cleanups)
+        if record.leaks or record.problems:
+            self.records.append(record)

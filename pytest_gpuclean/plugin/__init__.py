@@ -1,0 +1,82 @@
+"""The entry point: options, markers and fixtures. What runs per test is registered only where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_gpuclean.plugin.fixtures import gpu_clean, gpu_clean_class, gpu_clean_module, gpu_clean_session
+from pytest_gpuclean.plugin.markers import MARKERS, is_concerned
+from pytest_gpuclean.plugin.options import Settings, add_options, read_settings
+
+if TYPE_CHECKING:
+    from pytest_gpuclean.plugin.hooks import RunHooks
+    from pytest_gpuclean.plugin.telling import Telling
+
+__all__ = ["gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"]
+
+SETTINGS = pytest.StashKey[Settings]()
+_HOOKS_NAME = "gpuclean-run"
+_TELLING_NAME = "gpuclean-telling"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and ini keys."""
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks for others."""
+    from pytest_gpuclean.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers, read the options, and come up where they say so."""
+    for text in MARKERS.values():
+        config.addinivalue_line("markers", text)
+    settings = config.stash[SETTINGS] = read_settings(config)
+    if settings.is_on:
+        activate(config)
+    elif not settings.silenced and getattr(config.option, "dist", "no") != "no":
+        tell(config)  # a worker's tests may have markers that this process never sees
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
+    """Come up where a collected test asks for it, and refuse markers that do not parse."""
+    result = yield
+    if not config.stash[SETTINGS].silenced and (running(config) or is_concerned(items)):
+        activate(config).plan(items)
+    return result
+
+
+def activate(config: pytest.Config) -> RunHooks:
+    """Register what runs per test, once."""
+    hooks = running(config)
+    if hooks is None:
+        from pytest_gpuclean.plugin.hooks import RunHooks
+
+        hooks = RunHooks(config, config.stash[SETTINGS], tell(config))
+        config.pluginmanager.register(hooks, _HOOKS_NAME)
+    return hooks
+
+
+def tell(config: pytest.Config) -> Telling:
+    """Register what prints and collects the records, once."""
+    telling: Telling | None = config.pluginmanager.get_plugin(_TELLING_NAME)
+    if telling is None:
+        from pytest_gpuclean.plugin.telling import Telling
+
+        telling = Telling(config, config.stash[SETTINGS])
+        config.pluginmanager.register(telling, _TELLING_NAME)
+    return telling
+
+
+def running(config: pytest.Config) -> RunHooks | None:
+    """Return what runs per test, where it is registered."""
+    hooks: RunHooks | None = config.pluginmanager.get_plugin(_HOOKS_NAME)
+    return hooks

@@ -1,0 +1,55 @@
+"""Running a suspect again, inside its own teardown: so it takes the test protocol from nobody."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.plugin import retention
+
+_OUTCOMES = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
+
+def confirm(record: TestRecord, times: int, run_again: Callable[[], TestRecord | None]) -> TestRecord:
+    """Run a test again as long as it grows; where it stops growing, its leak is told as kept and does not fail.
+
+    Args:
+        record: of the run that grew.
+        times: how often to run it again.
+        run_again: runs it once more, and gives the record of that.
+    """
+    grown = 1
+    for _ in range(times):
+        again = run_again()
+        if again is None or not any(leak.kind == "test" for leak in again.leaks):
+            break
+        grown += 1
+    if grown > times:
+        return record
+    kept = "kept once: it did not grow when it ran again"
+    if grown > 1:
+        kept = f"kept in the first {grown} of {times + 1} runs, and then no more"
+    leaks = [dataclasses.replace(leak, kept_once=kept) if leak.kind == "test" else leak for leak in record.leaks]
+    return dataclasses.replace(record, leaks=tuple(leaks))
+
+
+def run_quietly(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Set a test up, call it and tear it down once more, without a report; its own failures are not told again."""
+    retention.fresh_request(item)
+    hook = item.ihook
+    try:
+        hook.pytest_runtest_setup(item=item)
+        hook.pytest_runtest_call(item=item)
+    except pytest.exit.Exception:
+        raise
+    except _OUTCOMES:
+        pass
+    try:
+        hook.pytest_runtest_teardown(item=item, nextitem=nextitem)
+    except pytest.exit.Exception:
+        raise
+    except _OUTCOMES:
+        pass

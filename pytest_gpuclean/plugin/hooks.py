@@ -1,0 +1,283 @@
+"""What runs per test: each hook reads pytest's objects, calls one thing, and writes the answer back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
+from pytest_gpuclean.engine import Ending, Engine, Terms
+from pytest_gpuclean.errors import GpuCleanWarning
+from pytest_gpuclean.memory import DEVICE_PROBES
+from pytest_gpuclean.memory.gauge import Gauge
+from pytest_gpuclean.memory.interface import Probe, first_line
+from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
+from pytest_gpuclean.plugin.confirm import confirm, run_quietly
+from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
+from pytest_gpuclean.plugin.fixtures import Handle
+from pytest_gpuclean.plugin.markers import Plan, asks_for_fixture, plan_from, plan_of
+from pytest_gpuclean.plugin.options import Settings
+from pytest_gpuclean.plugin.outcome import LeakFailure, Told, Verdicts
+from pytest_gpuclean.plugin.telling import Telling, attach
+from pytest_gpuclean.reports.terminal import leak_text
+from pytest_gpuclean.units import parse_size
+
+PLAN = pytest.StashKey[Plan]()
+_RECORDS = pytest.StashKey[list[TestRecord]]()
+_RUNNER_PACKAGES = ("_pytest", "pytest", "pluggy", "xdist", "execnet", "unittest", "pytest_gpuclean")
+"""Through their objects a fixture's value would reach every test of the run."""
+
+
+class RunHooks:
+    """The plugin of one run in one process."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, telling: Telling) -> None:
+        self._config = config
+        self._settings = settings
+        self._default_plan = plan_from(settings)
+        self._telling = telling
+        self._verdicts = Verdicts(settings)
+        self._roots = FixtureRoots()
+        self._problems: list[str] = []
+        self._due: list[Cleaner] = []
+        self._handle_ended = False
+        self._in_teardown = False
+        self._again: list[TestRecord] | None = None
+        """While a suspect runs again: where its record goes instead of being told."""
+        self._nextitem: pytest.Item | None = None
+        probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
+        gauge = Gauge(settings.watch, probes)
+        telling.gaps = gauge.unavailable
+        self.engine = Engine(
+            gauge,
+            settle_seconds=settings.settle_seconds,
+            threshold_bytes=settings.threshold_bytes,
+            fixture_values=self._roots.values,
+            opaque_packages=_RUNNER_PACKAGES,
+            on_wait=telling.tell_wait,
+        )
+        self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
+
+    def plan(self, items: list[pytest.Item]) -> None:
+        """Read the markers of all tests, before any of them runs."""
+        for item in items:
+            plan = plan_of(item, self._settings)
+            if plan != self._default_plan:
+                item.stash[PLAN] = plan
+
+    # -- hooks --------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Open the window before anything of the test is set up."""
+        self._in_teardown = False
+        if self._is_concerned(item):
+            with self._guarded():
+                self._open(item)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Book what a fixture of a wider scope brings up to the fixture."""
+        if fixturedef.scope == "function":
+            return (yield)
+        key = id(fixturedef)
+        before: list[Any] = []
+        bracket: Any = nullcontext()
+        with self._guarded():
+            before = self._roots.begin(request)
+            bracket = self.engine.fixture_setup(key, fixturedef.argname, fixturedef.scope)
+            bracket.__enter__()
+        try:
+            return (yield)
+        finally:
+            with self._guarded():
+                self._roots.end(fixturedef, before)
+                request.addfinalizer(partial(self._release, key))
+                bracket.__exit__(None, None, None)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Close the window after everybody else's teardown, and fail the test that leaked."""
+        self._nextitem, self._in_teardown = nextitem, True
+        result = yield  # where the teardown raises, the window is closed once that has been reported
+        told = self._close(item)
+        if told is not None:
+            self._warn(item, told)
+            if told.failure:
+                raise LeakFailure(told.failure, pytrace=False)
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Attach the record; keep a leak an error in a test that is marked xfail."""
+        report = yield
+        if call.when != "teardown":
+            return report
+        if call.excinfo is not None and isinstance(call.excinfo.value, LeakFailure):
+            report.outcome = "failed"
+            vars(report).pop("wasxfail", None)
+        elif self.engine.window is not None:
+            told = self._close(item, call.excinfo.value if call.excinfo else None)
+            if told is not None and (told.failure or told.warnings):
+                report.sections.append(("gpuclean", "\n".join([told.failure, *told.warnings]).strip()))
+        records = item.stash.get(_RECORDS, None)
+        if records:
+            attach(report, records)
+        return report
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _is_concerned(self, item: pytest.Item) -> bool:
+        return self._settings.is_on or PLAN in item.stash or asks_for_fixture(item)
+
+    def _open(self, item: pytest.Item) -> None:
+        plan = item.stash.get(PLAN, self._default_plan)
+        module = item.getparent(pytest.Module)
+        scope_plan = plan_of(module, self._settings) if module is not None and PLAN in item.stash else plan
+        self.engine.open(
+            item.nodeid,
+            module_of(item),
+            Terms(
+                threshold_bytes=plan.threshold_bytes,
+                judges=plan.judges,
+                peak_limit_bytes=plan.peak_limit_bytes,
+                scope_threshold_bytes=scope_plan.threshold_bytes,
+            ),
+            partial(self._let_go, item),
+        )
+
+    def _let_go(self, item: pytest.Item, error: BaseException | None = None) -> None:
+        retention.let_go(item, error)
+        for cleaner in self._take_due():
+            self.engine.run_step(cleaner)
+
+    def _release(self, key: int) -> None:
+        with self._guarded():
+            self.engine.fixture_release(key, in_teardown=self._in_teardown)
+            self._roots.forget(key)
+
+    def _close(self, item: pytest.Item, error: BaseException | None = None) -> Told | None:
+        if self.engine.window is None:
+            return None
+        told = None
+        with self._guarded():
+            record = self._closed_record(item, error)
+            if self._again is not None:
+                self._again.append(record)
+                return None
+            record = self._verdicts.excuse(item, record)
+            if self._settings.confirm and error is None and any(map(self._is_unconfirmed, record.leaks)):
+                record = confirm(record, self._settings.confirm, partial(self._run_again, item))
+            told = self._verdicts.tell(item, record)
+            self._telling.report.add(record)
+            if record.leaks or record.problems or record.cleanups:
+                item.stash[_RECORDS] = told.records
+        return told
+
+    def _closed_record(self, item: pytest.Item, error: BaseException | None) -> TestRecord:
+        plan = item.stash.get(PLAN, self._default_plan)
+        due, handle_ended = self._take_due(), self._handle_ended
+        self._handle_ended = False
+        level = plan.level if plan.level and ends(plan.every, item, self._nextitem) else None
+        if level is None and handle_ended:
+            level = plan.level or "quick"
+        if error is not None:
+            retention.let_go(item, error)
+        ending = Ending(module=ends_module(item, self._nextitem), session=self._nextitem is None)
+        record = self.engine.close(ending, level, due)
+        problems, self._problems = self._problems, []
+        return dataclasses.replace(record, problems=tuple(problems))
+
+    def _is_unconfirmed(self, leak: Any) -> bool:
+        return leak.kind == "test" and self._verdicts.fails(leak)
+
+    def _run_again(self, item: pytest.Item) -> TestRecord | None:
+        self._again = []
+        nextitem = self._nextitem
+        try:
+            run_quietly(item, nextitem)
+            return self._again[-1] if self._again else None
+        finally:
+            self._again, self._nextitem = None, nextitem
+
+    def _warn(self, item: pytest.Item, told: Told) -> None:
+        for text in told.warnings:
+            item.warn(GpuCleanWarning(text))
+
+    # -- for the fixtures ---------------------------------------------------------------------------------------
+
+    def begin_handle(self, handle: Handle) -> None:
+        """A handle comes up: its peak begins now."""
+        with self._guarded():
+            self.engine.gauge.reset_peaks()
+
+    def end_handle(self, handle: Handle) -> None:
+        """A handle's scope ends: clean when the test's window closes."""
+        self._due += [CallableCleaner(function) for function in handle.take_callables()]
+        self._handle_ended = True
+
+    @contextmanager
+    def no_leak(self, threshold: str | int | None, name: str) -> Iterator[None]:
+        """Fail where a block leaks."""
+        size = self._settings.threshold_bytes
+        if threshold is not None:
+            size = parse_size(threshold, f"{name}.no_leak(): threshold")
+        with self.engine.block(size, name) as leaks:
+            yield
+        if leaks:
+            pytest.fail("\n".join(map(leak_text, leaks)), pytrace=False)
+
+    # -- trouble of our own -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Record our own trouble: it never changes the outcome of somebody's test."""
+        try:
+            yield
+        except (pytest.exit.Exception, pytest.UsageError):
+            raise
+        except Exception as error:
+            self._problems.append(first_line(error))
+
+    def _gather(self, hook: str, kind: Any) -> list[Any]:
+        """Ask other plugins for probes or cleaners; what is none is told and left out."""
+        found: list[Any] = []
+        with self._guarded():
+            for answer in getattr(self._config.hook, hook)(config=self._config):
+                for part in answer or ():
+                    if isinstance(part, kind):
+                        found.append(part)
+                    else:
+                        self._problems.append(f"{hook}: {type(part).__name__} is no {kind.__name__}")
+        return found
+
+    def _take_due(self) -> list[Cleaner]:
+        taken, self._due = self._due, []
+        return taken
+
+
+class CallableCleaner:
+    """A function that a test has asked to be called at its cleanup."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self.name = f"on_cleanup {getattr(function, '__qualname__', type(function).__name__)}"
+
+    def clean(self, occasion: Occasion) -> str | Skip:
+        """Call it."""
+        self._function()
+        return "called"

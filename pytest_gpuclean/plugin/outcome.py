@@ -1,0 +1,94 @@
+"""From what the engine found to what a test's outcome is: allowances, modes, and leaks of earlier attempts."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_gpuclean.memory.interface import first_line
+from pytest_gpuclean.model import Leak, TestRecord
+from pytest_gpuclean.plugin.markers import Allowance, plan_of
+from pytest_gpuclean.plugin.options import Settings
+from pytest_gpuclean.reports.terminal import leak_text
+
+_ATTEMPTS = pytest.StashKey[list[TestRecord]]()
+
+
+class LeakFailure(pytest.fail.Exception):
+    """A leak, as the error at the teardown of the test that leaked."""
+
+    __module__ = "builtins"  # as pytest does: the short summary then shows the fact, not where this class lives
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is to be done about a record."""
+
+    records: list[TestRecord]
+    """Of every attempt of the test so far, this one last."""
+    failure: str
+    """The text that the test fails with; empty where it does not."""
+    warnings: list[str]
+
+
+class Verdicts:
+    """Applies markers, modes and the hook of others to the leaks of a test."""
+
+    def __init__(self, settings: Settings, today: Callable[[], datetime.date] = datetime.date.today) -> None:
+        self._settings = settings
+        self._today = today
+
+    def fails(self, leak: Leak) -> bool:
+        """Whether a leak makes its test fail."""
+        return not leak.excused and self._mode(leak) == "fail"
+
+    def excuse(self, item: pytest.Item, record: TestRecord) -> TestRecord:
+        """Mark the leaks of a record that are allowed, or whose allowance has run out."""
+        problems = list(record.problems)
+        leaks = []
+        for leak in record.leaks:
+            allowance = self._allowance(item, leak)
+            if allowance is not None and not allowance.holds_on(self._today()):
+                note = f"its allowance ({allowance.reason!r}) ran out on {allowance.until}"
+                leak = dataclasses.replace(leak, note=note)
+            reason = allowance.reason if allowance and not leak.note else ""
+            try:
+                reason = reason or item.ihook.pytest_gpuclean_leak(item=item, leak=leak) or ""
+            except Exception as error:
+                problems.append(f"pytest_gpuclean_leak raised {first_line(error)}")
+            leaks.append(dataclasses.replace(leak, allowed=str(reason)))
+        return dataclasses.replace(record, leaks=tuple(leaks), problems=tuple(problems))
+
+    def tell(self, item: pytest.Item, record: TestRecord) -> Told:
+        """Say what is to be done; a leak in any attempt is final."""
+        attempts = item.stash.setdefault(_ATTEMPTS, [])
+        earlier = [
+            dataclasses.replace(leak, note=f"in attempt {number}: what leaks into a cache does not grow again")
+            for number, attempt in enumerate(attempts, 1)
+            for leak in attempt.leaks
+            if self.fails(leak)
+        ]
+        attempts.append(record)
+        failing = [*earlier, *(leak for leak in record.leaks if self.fails(leak))]
+        warned = [leak for leak in record.leaks if not leak.excused and self._mode(leak) == "warn"]
+        return Told(
+            records=list(attempts),
+            failure="\n".join(map(leak_text, failing)),
+            warnings=[leak_text(leak) for leak in warned],
+        )
+
+    def _mode(self, leak: Leak) -> str:
+        return "fail" if leak.kind == "peak" else self._settings.mode_of(leak.device)
+
+    def _allowance(self, item: pytest.Item, leak: Leak) -> Allowance | None:
+        if leak.kind == "test":
+            return plan_of(item, self._settings).allowance
+        if leak.kind in ("fixture", "module"):
+            kind = pytest.Class if leak.scope == "class" else pytest.Module
+            node = item.getparent(kind)
+            return plan_of(node, self._settings).allowance if node is not None else None
+        return None

@@ -1,0 +1,123 @@
+"""What the run's controller does: collect the records of all processes, and tell them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import pytest
+
+from pytest_gpuclean.model import RunReport, TestRecord
+from pytest_gpuclean.plugin.options import Settings
+from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
+from pytest_gpuclean.units import format_size
+
+_ATTRIBUTE = "gpuclean"
+"""On a teardown report, and in a worker's output."""
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def is_controller(config: pytest.Config) -> bool:
+    """Whether this process hands its tests out to workers."""
+    return not is_worker(config) and getattr(config.option, "dist", "no") != "no"
+
+
+def attach(report: pytest.TestReport, records: list[TestRecord]) -> None:
+    """Put the records of a test on its teardown report: it crosses every process border that pytest has."""
+    setattr(report, _ATTRIBUTE, [record.to_wire() for record in records])
+
+
+class Telling:
+    """Gathers the records, and prints the header, the stages under `-v`, and the summary."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._begin = time.perf_counter()
+        self._processes = 0
+        self._attempts: dict[str, list[TestRecord]] = {}
+        self.report = RunReport()
+        """What this process counted, and later its workers too."""
+        self.gaps: dict[str, str] = {}
+        """What could not be measured, with the reason."""
+
+    def tell_wait(self, what: str) -> None:
+        """Say what a long wait is for."""
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(f"gpuclean: waiting for {what}")
+
+    def pytest_report_header(self) -> str | None:
+        """Say what this run does."""
+        if not self._settings.is_on:
+            return None
+        return header_line(_header_parts(self._settings), self.gaps.items())
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the records off a report."""
+        wires = getattr(report, _ATTRIBUTE, None)
+        if not wires or is_worker(self._config):
+            return
+        records = [TestRecord.from_wire(wire) for wire in wires]
+        told = [dataclasses.replace(record, cleanups=()) for record in records]
+        self._attempts[report.nodeid] = [record for record in told if record.leaks or record.problems]
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and self._config.get_verbosity() > 0:
+            for line in stage_lines(records[-1]):
+                terminal.ensure_newline()
+                terminal.write_line(line)
+
+    def pytest_sessionfinish(self) -> None:
+        """Send a worker's totals to its controller."""
+        if is_worker(self._config):
+            totals = {name: getattr(self.report, name) for name in ("tests", "seconds", "given_back_bytes", "cleanups")}
+            self._config.workeroutput[_ATTRIBUTE] = {**totals, "gaps": self.gaps}  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Add the totals of a worker that has ended; one that crashed has sent none."""
+        totals = dict((getattr(node, "workeroutput", None) or {}).get(_ATTRIBUTE, {}))
+        if totals:
+            self.gaps = {**totals.pop("gaps"), **self.gaps}
+            self._processes += 1
+            for name, value in totals.items():
+                setattr(self.report, name, getattr(self.report, name) + value)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the summary, where there is something to say."""
+        if is_worker(self._config):
+            return
+        seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
+        self.report.records = [record for attempts in self._attempts.values() for record in attempts]
+        lines = summary_lines(self.report, seconds, self.gaps)
+        if lines:
+            terminalreporter.section("gpuclean")
+            for line in lines:
+                terminalreporter.write_line(line)
+
+
+def _header_parts(settings: Settings) -> list[str]:
+    parts = []
+    if settings.level is not None:
+        after = {"test": "each test", "param": "each parametrized run"}.get(settings.every, f"each {settings.every}")
+        parts.append(f"{settings.level} cleaning after {after}")
+    if settings.leak_mode != "off":
+        does = {"fail": "fail", "warn": "warn", "report": "are reported"}.get(settings.leak_mode or "")
+        does = does or "fail (in host memory: warn)" if settings.watch == "auto" else does or "fail"
+        parts.append(f"leaks over {format_size(settings.threshold_bytes)} {does}")
+    if settings.peak_limit_bytes is not None:
+        parts.append(f"peaks over {format_size(settings.peak_limit_bytes)} fail")
+    watched = {
+        "auto": "devices, or host memory where the run has no accelerator",
+        "device": "devices",
+        "host": "host memory",
+        "all": "devices and host memory",
+    }
+    parts.append(f"watching {watched[settings.watch]}")
+    return parts

@@ -1,0 +1,1 @@
+"""Telling what came of a run: pure text, from the records."""

@@ -1,0 +1,114 @@
+"""Text for the terminal and for failures: first the fact with its figure, then the cause, then what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from pytest_gpuclean.model import CleanupResult, Leak, RunReport, TestRecord
+from pytest_gpuclean.units import format_seconds, format_size
+
+_ADVICE = {
+    "test": 'clear it in a fixture, or allow it: @pytest.mark.gpu_leak(allow="why", until="YYYY-MM-DD")',
+    "fixture": (
+        "give it back in the fixture's teardown, or allow it on the module: "
+        'pytestmark = pytest.mark.gpu_leak(allow="why")'
+    ),
+    "module": (
+        "each test kept less than the threshold, and it adds up; find the cache that grows, or allow it: "
+        'pytestmark = pytest.mark.gpu_leak(allow="why")'
+    ),
+    "session": "no module kept more than the threshold, and it adds up; find the cache that grows",
+    "peak": "make the test smaller, or raise its limit: @pytest.mark.gpu_limit(peak=...)",
+}
+
+
+def leak_headline(leak: Leak) -> str:
+    """The fact, in one line."""
+    size, threshold = format_size(leak.leaked_bytes), format_size(leak.threshold_bytes)
+    if leak.kind == "peak":
+        return f"gpuclean: peak {size} on {leak.device} (limit {threshold})"
+    where = f"on {leak.device} (threshold {threshold})"
+    if leak.kind == "fixture":
+        return f"gpuclean: fixture {leak.name!r} ({leak.scope} scope) leaked {size} {where}"
+    if leak.kind == "module":
+        return f"gpuclean: module {leak.name} leaked {size} over {leak.tests} tests {where}"
+    if leak.kind == "session":
+        return f"gpuclean: {leak.name} leaked {size} over {leak.tests} tests {where}"
+    return f"gpuclean: leaked {size} {where}"
+
+
+def leak_text(leak: Leak) -> str:
+    """The whole failure text of one leak."""
+    lines = [leak_headline(leak)]
+    if leak.kind != "peak":
+        lines.append(f"  {_source_line(leak)}")
+    if leak.note:
+        lines.append(f"  {leak.note}")
+    lines.append(f"  {_ADVICE[leak.kind]}")
+    return "\n".join(lines)
+
+
+def _source_line(leak: Leak) -> str:
+    if leak.source == "arrays":
+        return "live tensors and arrays in host memory, after garbage collection"
+    return f"still allocated in {leak.source} after garbage collection and clearing its caches"
+
+
+def stage_lines(record: TestRecord) -> Iterator[str]:
+    """One line a stage that did something, for `-v`."""
+    for cleanup in record.cleanups:
+        for step in cleanup.steps:
+            if step.status == "skipped":
+                continue
+            freed = ", ".join(f"{device} {format_size(-size)}" for device, size in step.given_back.items())
+            did = f"failed: {step.detail}" if step.status == "failed" else step.detail
+            yield f"  gpuclean {step.name}: {', '.join(filter(None, (did, freed, format_seconds(step.seconds))))}"
+        yield f"  gpuclean {cleanup.level} cleanup: {_before_after(cleanup)} in {format_seconds(cleanup.seconds)}"
+
+
+def _before_after(cleanup: CleanupResult) -> str:
+    moved = [
+        f"{device} {format_size(size)} -> {format_size(cleanup.after.get(device, 0))}"
+        for device, size in cleanup.before.items()
+    ]
+    return ", ".join(moved) or "no device in use"
+
+
+def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str]) -> list[str]:
+    """The summary of a run; empty where there is nothing to say.
+
+    Args:
+        report: what the run adds up to.
+        run_seconds: how long it took, summed over its workers.
+        gaps: what could not be measured, with the reason.
+    """
+    lines = [line for record in report.records for line in _record_lines(record)]
+    if report.given_back_bytes:
+        lines.append(f"given back: {format_size(report.given_back_bytes)} in {report.cleanups} cleanups")
+    if not lines:
+        return []
+    lines += [f"not measured: {source}: {reason}" for source, reason in gaps.items()]
+    share = f" ({100 * report.seconds / run_seconds:.1f} % of the run)" if run_seconds > 0 else ""
+    lines.append(f"cost: {format_seconds(report.seconds)}{share}")
+    return lines
+
+
+def _record_lines(record: TestRecord) -> Iterator[str]:
+    for leak in record.leaks:
+        yield f"{_word(leak, record.mode)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}"
+        if leak.excused:
+            yield f"  {leak.kept_once or 'allowed: ' + leak.allowed}"
+    for problem in record.problems:
+        yield f"TROUBLE {record.test}: {problem}"
+
+
+def _word(leak: Leak, mode: str) -> str:
+    if leak.excused:
+        return "KEPT" if leak.kept_once else "ALLOWED"
+    return "PEAK" if leak.kind == "peak" else "LEAK"
+
+
+def header_line(parts: Sequence[str], gaps: Iterable[tuple[str, str]]) -> str:
+    """The line at the top of a run."""
+    missing = [f"not measured: {source} ({reason})" for source, reason in gaps]
+    return f"gpuclean: {'; '.join([*parts, *missing])}"
