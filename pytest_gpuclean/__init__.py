@@ -32,7 +32,19 @@ _HOMES = {
     "Unavailable": "model",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Cleaner",
+    "CleanupResult",
+    "GpuCleanWarning",
+    "Leak",
+    "Occasion",
+    "Probe",
+    "Reading",
+    "Skip",
+    "Snapshot",
+    "StepResult",
+    "Unavailable",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ It knows no test runner: what that keeps alive it is told as a callable, and fix
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,9 +81,9 @@ class Engine:
         cleaners: Sequence[Cleaner] | None = None,
         settle_seconds: float = 10.0,
         threshold_bytes: int = 1024 * 1024,
-        fixture_values: Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]] = lambda keys: (),
+        fixture_values: Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]] = lambda _: (),
         opaque_packages: Collection[str] = (),
-        on_wait: Callable[[str], None] = lambda what: None,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Set the engine up.
 
@@ -120,6 +121,8 @@ class Engine:
         slow = self.gauge.host_is_slow
         starts_module = module not in self.ledger.modules
         self.ledger.heap_by_module = slow
+        if slow:
+            self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 0.1 ms: judged by module")
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
         snapshot = self.gauge.read(with_heap=not slow or starts_module)
@@ -196,13 +199,21 @@ class Engine:
         self.ledger.close()
         self._window = None
         window.seconds += time.perf_counter() - begin
+        trouble, self._judge.trouble = self._judge.trouble, []
+        trouble += [f"{step.name} failed: {step.detail}" for result in window.cleanups for step in result.failed]
         return TestRecord(
             test=window.test,
             leaks=tuple(window.leaks),
             cleanups=tuple(window.cleanups),
+            problems=tuple(trouble),
             given_back_bytes=window.given_back_bytes,
             seconds=window.seconds,
         )
+
+    def do_not_judge(self) -> None:
+        """Only clean at the end of this window: what keeps its memory must not be touched."""
+        if self._window is not None:
+            self._window.terms = dataclasses.replace(self._window.terms, judges=False)
 
     def abandon(self) -> None:
         """Forget the window that is open, after trouble of our own."""

@@ -41,6 +41,8 @@ class Judge:
         on_wait: Callable[[str], None],
     ) -> None:
         self.imports = ImportWatch()
+        self.trouble: list[str] = []
+        """What failed while a suspect was looked into."""
         self.gauge = gauge
         self.ledger = ledger
         self.settle_seconds = settle_seconds
@@ -152,9 +154,9 @@ class Judge:
 
     def look_at_new(self, key: int) -> None:
         """Note what a fixture reaches right after its setup, so that what tests add to it can be told."""
-        credits = self.reach(Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False))), new=key)
+        added = self.reach(Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False))), new=key)
         new = self.ledger.fixtures[key].held
-        for account, size in credits.items():  # its setup has added to the values of others
+        for account, size in added.items():  # its setup has added to the values of others
             new[account] = new.get(account, 0) - size
 
     def reach(self, walk: Walk, new: int | None = None) -> Bytes:
@@ -207,7 +209,8 @@ class _Climb:
         """See what live fixtures reach now, and count the arrays in host memory where the heap grew."""
         judge = self._judge
         snapshot = judge.gauge.read()
-        if HEAP in held(snapshot) and count_anew:
+        heap = held(snapshot).get(HEAP)
+        if heap is not None and count_anew and not (self.counted and self._is_as_counted(heap)):
             self._book(judge.census())
             self.counted = True
         walk = Walk(judge.opaque_packages, rounds(snapshot))
@@ -215,8 +218,8 @@ class _Climb:
         self._add({ARRAYS: walk.measure(judge.imports.new_values()).get(ARRAYS, 0)} if self.counted else {})
         judge.imports.mark()
 
-    def _add(self, credits: Bytes) -> None:
-        for account, size in credits.items():
+    def _add(self, grown: Bytes) -> None:
+        for account, size in grown.items():
             if size:
                 self.credits[account] = self.credits.get(account, 0) + size
 
@@ -228,15 +231,19 @@ class _Climb:
         judge = self._judge
         levels = held(judge.gauge.read())
         self._book(levels)
-        if self.counted and levels.get(HEAP, 0) < judge.heap_at_count - _RECOUNT_BYTES:
+        if self.counted and not self._is_as_counted(levels.get(HEAP, 0)):
             self._book(judge.census())
+
+    def _is_as_counted(self, heap_bytes: int) -> bool:
+        return heap_bytes > self._judge.heap_at_count - _RECOUNT_BYTES
 
     def _book(self, levels: Bytes) -> None:
         self._judge.ledger.book_given_back(levels, self._pending)
 
     def _clear_caches(self) -> None:
         occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
-        run_cleanup(self._judge.caches, occasion, dict)
+        result = run_cleanup(self._judge.caches, occasion, dict)
+        self._judge.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
 
     def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:
         judge = self._judge

@@ -195,8 +195,6 @@ class TestRecord:
 
     test: str
     leaks: tuple[Leak, ...] = ()
-    mode: str = "fail"
-    """What a leak did: `fail`, `warn` or `report`."""
     cleanups: tuple[CleanupResult, ...] = ()
     problems: tuple[str, ...] = ()
     """Trouble of our own, or of somebody's probe or cleaner: told, and without effect on the outcome."""

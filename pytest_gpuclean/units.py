@@ -5,7 +5,8 @@ Every parser is pure, reads the whole text, and names the source of a value that
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import datetime as dt
 import math
 import re
 
@@ -67,10 +68,8 @@ def parse_seconds(value: object, source: str) -> float:
     """
     seconds = -1.0
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
+        with contextlib.suppress(ValueError):
             seconds = float(value.strip().removesuffix("s") if isinstance(value, str) else value)
-        except ValueError:
-            pass
     if not math.isfinite(seconds) or seconds < 0:
         raise InputError(f"{source}: {value!r} is no time; write seconds from 0 upwards, such as 10")
     return seconds
@@ -108,19 +107,19 @@ def parse_choice(value: object, choices: tuple[str, ...], source: str) -> str:
     raise InputError(f"{source}: {value!r} is not one of {', '.join(choices)}")
 
 
-def parse_date(value: object, source: str) -> datetime.date:
+def parse_date(value: object, source: str) -> dt.date:
     """Read a day: a text such as `2027-01-31`, or a `datetime.date`.
 
     Raises:
         InputError: where the value is no day of the calendar.
     """
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return value.date()
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return value
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value.strip(), re.ASCII):
         try:
-            return datetime.date.fromisoformat(value.strip())
+            return dt.date.fromisoformat(value.strip())
         except ValueError:
             pass
     raise InputError(f"{source}: {value!r} is no date; write year-month-day, such as 2027-01-31")

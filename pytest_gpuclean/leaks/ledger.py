@@ -148,15 +148,15 @@ class Ledger:
 
     def credit(self, reach_now: dict[int, Bytes]) -> Bytes:
         """Take in what live fixtures reach now; return by how much that grew since the last look."""
-        credits: Bytes = {}
+        grown: Bytes = {}
         for key, now in reach_now.items():
             share = self.fixtures[key]
             for account in {*now, *share.reach}:
                 change = now.get(account, 0) - share.reach.get(account, 0)
-                _add(credits, account, change)
+                _add(grown, account, change)
                 _add(share.held, account, change)
             share.reach = dict(now)
-        return credits
+        return grown
 
     def note_fall(self, account: Account, freed_bytes: int) -> None:
         """A test freed what it did not make: any live fixture may have held it."""
@@ -181,13 +181,10 @@ class Ledger:
     def _changes(self, levels: Bytes) -> Bytes:
         changes: Bytes = {}
         for account, level in levels.items():
-            if account in self._last:
-                change = level - self._last[account]
-            else:
-                # New in this run: it began at 0. One that could not be read for a while starts afresh.
-                change = 0 if account in self._known else level
-            if change:
-                changes[account] = change
+            # New in this run: it began at 0. One that could not be read for a while starts afresh.
+            before = self._last.get(account, level if account in self._known else 0)
+            if level != before:
+                changes[account] = level - before
         return changes
 
     def _take(self, levels: Bytes) -> None:

@@ -77,7 +77,9 @@ def _running_locals() -> list[Any]:
     """List the locals of every function that is running in some thread."""
     found: list[Any] = []
     frame: FrameType | None
-    for frame in sys._current_frames().values():
+    tops = sys._current_frames()
+    while tops:
+        _, frame = tops.popitem()
         while frame is not None:
             if _may_read_locals(frame):
                 names = frame.f_locals

@@ -21,7 +21,7 @@ def gpu_is_visible() -> bool:
 @functools.cache
 def _gpu_files_exist() -> bool:
     if sys.platform == "win32":
-        return os.path.exists(os.path.join(os.environ.get("SystemRoot", ""), "System32", "nvcuda.dll"))
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", ""), "System32", "nvcuda.dll"))
     # dxg is WSL's, kfd AMD's, nvmap that of Jetson boards.
     return any(os.path.exists(path) for path in ("/dev/dxg", "/dev/kfd", "/dev/nvmap")) or bool(
         glob.glob("/dev/nvidia[0-9]*")

@@ -44,7 +44,9 @@ class JaxProbe:
 def live_clients() -> list[Any]:
     """List the clients of the backends that are up; asking for devices before would start them all."""
     bridge = loaded("jax._src.xla_bridge")
-    is_up = member(bridge, "backends_are_initialized") if bridge and loaded("jax") else None
+    if bridge is None or loaded("jax") is None:
+        return []
+    is_up = member(bridge, "backends_are_initialized")
     if is_up is None or is_up() is not True:
         return []
     return list(member(bridge, "backends")().values())

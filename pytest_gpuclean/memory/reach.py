@@ -10,8 +10,8 @@ import gc
 import time
 import types
 import weakref
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Hashable, Iterable
+from typing import Any, cast
 
 from pytest_gpuclean.memory.interface import loaded
 from pytest_gpuclean.memory.storages import StorageReaders
@@ -129,7 +129,7 @@ def _saved_by_graph(tensor: Any) -> list[Any]:
     except Exception:
         return []
     saved: list[Any] = []
-    seen = set()
+    seen: set[Any] = set()
     pending = [first] if first is not None else []
     while pending and len(seen) < _GRAPH_NODES:
         node = pending.pop()
@@ -137,7 +137,7 @@ def _saved_by_graph(tensor: Any) -> list[Any]:
             continue
         seen.add(node)
         pending += [following for following, _ in node.next_functions]
-        for name in _saved_names(type(node)):
+        for name in _saved_names(cast("Hashable", type(node))):
             try:
                 saved.append(getattr(node, name))
             except Exception:  # the graph's buffers were freed by a backward pass
@@ -147,5 +147,5 @@ def _saved_by_graph(tensor: Any) -> list[Any]:
 
 
 @functools.cache
-def _saved_names(node_type: type) -> tuple[str, ...]:
+def _saved_names(node_type: Any) -> tuple[str, ...]:
     return tuple(name for name in dir(node_type) if name.startswith("_saved_"))

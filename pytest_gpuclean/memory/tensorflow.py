@@ -39,7 +39,9 @@ class TensorFlowProbe:
     def reset_peak(self) -> None:
         """Begin a new peak on every GPU."""
         context = live_context()
-        for device in context.list_logical_devices() if context else ():
+        if context is None:
+            return
+        for device in context.list_logical_devices():
             if device.device_type == "GPU":
                 context.reset_memory_stats(device.name.removeprefix("/device:"))
 

@@ -40,7 +40,9 @@ class TorchProbe:
     def reset_peak(self) -> None:
         """Begin a new peak on every device of the initialised accelerator."""
         torch = loaded("torch")
-        for backend in initialised_backends(torch) if torch else ():
+        if torch is None:
+            return
+        for backend in initialised_backends(torch):
             module = member(torch, backend)
             reset = member(module, "reset_peak_memory_stats")
             for index in range(module.device_count()) if reset else ():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 
@@ -36,9 +38,9 @@ def module_of(item: pytest.Item) -> str:
     return container.nodeid if container is not None else item.nodeid.partition("::")[0]
 
 
-def _container(item: pytest.Item, kind: type[pytest.Collector]) -> object | None:
-    found = item.getparent(kind)
+def _container(item: pytest.Item, kind: type[pytest.Collector]) -> pytest.Collector | None:
+    found: Any = item.getparent(kind)
     if found is None and kind is pytest.Module:
         # Custom items and doctests in text files: their file is what a module is elsewhere.
-        return item.getparent(pytest.File)
-    return found
+        found = item.getparent(pytest.File)
+    return cast("pytest.Collector | None", found)

@@ -1,4 +1,4 @@
-"""Which objects belong to a live fixture of a wider scope: its value, and what its setup has set on a class or module."""
+"""Which objects belong to a live fixture of a wider scope: its value, and what its setup set on a class or module."""
 
 from __future__ import annotations
 

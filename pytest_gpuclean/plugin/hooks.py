@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
@@ -54,7 +55,7 @@ class RunHooks:
         self._nextitem: pytest.Item | None = None
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
-        telling.gaps = gauge.unavailable
+        telling.watch(gauge)
         self.engine = Engine(
             gauge,
             settle_seconds=settings.settle_seconds,
@@ -133,6 +134,8 @@ class RunHooks:
         elif self.engine.window is not None:
             told = self._close(item, call.excinfo.value if call.excinfo else None)
             if told is not None and (told.failure or told.warnings):
+                with contextlib.suppress(GpuCleanWarning):  # under `-W error`: the test has an error already
+                    self._warn(item, told)
                 report.sections.append(("gpuclean", "\n".join([told.failure, *told.warnings]).strip()))
         records = item.stash.get(_RECORDS, None)
         if records:
@@ -197,10 +200,12 @@ class RunHooks:
             level = plan.level or "quick"
         if error is not None:
             retention.let_go(item, error)
+        if retention.pins_frames(item):
+            self.engine.do_not_judge()
         ending = Ending(module=ends_module(item, self._nextitem), session=self._nextitem is None)
         record = self.engine.close(ending, level, due)
         problems, self._problems = self._problems, []
-        return dataclasses.replace(record, problems=tuple(problems))
+        return dataclasses.replace(record, problems=(*record.problems, *problems))
 
     def _is_unconfirmed(self, leak: Any) -> bool:
         return leak.kind == "test" and self._verdicts.fails(leak)
@@ -220,7 +225,7 @@ class RunHooks:
 
     # -- for the fixtures ---------------------------------------------------------------------------------------
 
-    def begin_handle(self, handle: Handle) -> None:
+    def begin_handle(self) -> None:
         """A handle comes up: its peak begins now."""
         with self._guarded():
             self.engine.gauge.reset_peaks()
@@ -229,6 +234,10 @@ class RunHooks:
         """A handle's scope ends: clean when the test's window closes."""
         self._due += [CallableCleaner(function) for function in handle.take_callables()]
         self._handle_ended = True
+        if self.engine.window is None:  # asked for in the middle of a test that nothing else concerned
+            for cleaner in self._take_due():
+                self.engine.run_step(cleaner)
+            self.engine.clean(self._default_plan.level or "quick")
 
     @contextmanager
     def no_leak(self, threshold: str | int | None, name: str) -> Iterator[None]:
@@ -277,7 +286,7 @@ class CallableCleaner:
         self._function = function
         self.name = f"on_cleanup {getattr(function, '__qualname__', type(function).__name__)}"
 
-    def clean(self, occasion: Occasion) -> str | Skip:
+    def clean(self, occasion: Occasion) -> str | Skip:  # noqa: ARG002
         """Call it."""
         self._function()
         return "called"

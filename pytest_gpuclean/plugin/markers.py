@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +35,10 @@ class Allowance:
     """A leak that is allowed for a reason."""
 
     reason: str
-    until: datetime.date | None = None
+    until: dt.date | None = None
     """The last day on which it is."""
 
-    def holds_on(self, day: datetime.date) -> bool:
+    def holds_on(self, day: dt.date) -> bool:
         """Whether it is still in force."""
         return self.until is None or day <= self.until
 
@@ -124,7 +124,7 @@ def _merge(base: Plan, said: dict[tuple[str, str], tuple[Any, str]], settings: S
     if level is not None:
         level = parse_choice(level, LEVELS, f"{level_source}: level")
     return Plan(
-        level=level or base.level,  # type: ignore[arg-type]
+        level=level or base.level,
         every=parse_choice(every, EVERY, f"{every_source}: every") if every is not None else base.every,
         judges=base.judges or gate_wanted,
         threshold_bytes=(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from pytest_gpuclean.reports.terminal import leak_text
 _ATTEMPTS = pytest.StashKey[list[TestRecord]]()
 
 
-class LeakFailure(pytest.fail.Exception):
+class LeakFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]
     """A leak, as the error at the teardown of the test that leaked."""
 
     __module__ = "builtins"  # as pytest does: the short summary then shows the fact, not where this class lives
@@ -38,7 +38,7 @@ class Told:
 class Verdicts:
     """Applies markers, modes and the hook of others to the leaks of a test."""
 
-    def __init__(self, settings: Settings, today: Callable[[], datetime.date] = datetime.date.today) -> None:
+    def __init__(self, settings: Settings, today: Callable[[], dt.date] = dt.date.today) -> None:
         self._settings = settings
         self._today = today
 
@@ -52,15 +52,18 @@ class Verdicts:
         leaks = []
         for leak in record.leaks:
             allowance = self._allowance(item, leak)
-            if allowance is not None and not allowance.holds_on(self._today()):
-                note = f"its allowance ({allowance.reason!r}) ran out on {allowance.until}"
-                leak = dataclasses.replace(leak, note=note)
-            reason = allowance.reason if allowance and not leak.note else ""
+            holds = allowance is not None and allowance.holds_on(self._today())
+            reason = allowance.reason if allowance is not None and holds else ""
+            note = (
+                ""
+                if allowance is None or holds
+                else f"its allowance ({allowance.reason!r}) ran out on {allowance.until}"
+            )
             try:
                 reason = reason or item.ihook.pytest_gpuclean_leak(item=item, leak=leak) or ""
             except Exception as error:
                 problems.append(f"pytest_gpuclean_leak raised {first_line(error)}")
-            leaks.append(dataclasses.replace(leak, allowed=str(reason)))
+            leaks.append(dataclasses.replace(leak, allowed=str(reason), note=note))
         return dataclasses.replace(record, leaks=tuple(leaks), problems=tuple(problems))
 
     def tell(self, item: pytest.Item, record: TestRecord) -> Told:

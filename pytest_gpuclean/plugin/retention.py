@@ -36,6 +36,11 @@ def let_go(item: pytest.Item, error: BaseException | None = None) -> None:
             clear_frames(kept)
 
 
+def pins_frames(item: pytest.Item) -> bool:
+    """Whether the frames of a failed test stay alive because a debugger may want them."""
+    return not may_clear_frames(item.config) and next(_kept_exceptions(item), None) is not None
+
+
 def clear_frames(error: BaseException | None) -> None:
     """Empty the frames behind an exception and behind everything it was raised from or together with."""
     seen: set[int] = set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.model import RunReport, TestRecord
 from pytest_gpuclean.plugin.options import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
@@ -40,11 +41,17 @@ class Telling:
         self._settings = settings
         self._begin = time.perf_counter()
         self._processes = 0
+        self._gauge: Gauge | None = None
         self._attempts: dict[str, list[TestRecord]] = {}
         self.report = RunReport()
         """What this process counted, and later its workers too."""
         self.gaps: dict[str, str] = {}
         """What could not be measured, with the reason."""
+
+    def watch(self, gauge: Gauge) -> None:
+        """Tell what this process's gauge can and cannot measure."""
+        self._gauge = gauge
+        self.gaps = gauge.unavailable
 
     def tell_wait(self, what: str) -> None:
         """Say what a long wait is for."""
@@ -57,7 +64,12 @@ class Telling:
         """Say what this run does."""
         if not self._settings.is_on:
             return None
-        return header_line(_header_parts(self._settings), self.gaps.items())
+        in_use: list[str] = []
+        if self._gauge is not None and not is_controller(self._config):
+            readings = self._gauge.read().readings  # initialises nothing; also tells early what cannot be read
+            in_use = sorted({f"{r.device} ({r.source})" for r in readings if r.device != "cpu"})
+        parts = _header_parts(self._settings)
+        return header_line([*parts, *(["in use now: " + ", ".join(in_use)] if in_use else [])], self.gaps.items())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""

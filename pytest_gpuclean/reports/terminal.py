@@ -84,10 +84,11 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str]) -
     """
     lines = [line for record in report.records for line in _record_lines(record)]
     if report.given_back_bytes:
-        lines.append(f"given back: {format_size(report.given_back_bytes)} in {report.cleanups} cleanups")
+        cleanups = f" in {report.cleanups} cleanups" if report.cleanups else ""
+        lines.append(f"given back: {format_size(report.given_back_bytes)}{cleanups}")
+    lines += [f"not measured: {source}: {reason}" for source, reason in gaps.items()]
     if not lines:
         return []
-    lines += [f"not measured: {source}: {reason}" for source, reason in gaps.items()]
     share = f" ({100 * report.seconds / run_seconds:.1f} % of the run)" if run_seconds > 0 else ""
     lines.append(f"cost: {format_seconds(report.seconds)}{share}")
     return lines
@@ -95,14 +96,14 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str]) -
 
 def _record_lines(record: TestRecord) -> Iterator[str]:
     for leak in record.leaks:
-        yield f"{_word(leak, record.mode)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}"
+        yield f"{_word(leak)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}"
         if leak.excused:
             yield f"  {leak.kept_once or 'allowed: ' + leak.allowed}"
     for problem in record.problems:
         yield f"TROUBLE {record.test}: {problem}"
 
 
-def _word(leak: Leak, mode: str) -> str:
+def _word(leak: Leak) -> str:
     if leak.excused:
         return "KEPT" if leak.kept_once else "ALLOWED"
     return "PEAK" if leak.kind == "peak" else "LEAK"
