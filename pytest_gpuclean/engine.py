@@ -16,7 +16,7 @@ from pytest_gpuclean.cleanup import CLEANERS
 from pytest_gpuclean.cleanup.garbage import collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
-from pytest_gpuclean.cleanup.settle import known_threads
+from pytest_gpuclean.cleanup.settle import ThreadWatch
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use
@@ -102,6 +102,9 @@ class Engine:
         self._extra_cleaners: list[Cleaner] = []
         self._threshold_bytes = threshold_bytes
         self._window: Window | None = None
+        self._last_readings: tuple[Reading, ...] | None = None
+        """Of a window that used nothing: the next one begins where it ended."""
+        self._threads = ThreadWatch()
         self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
 
     @property
@@ -126,10 +129,11 @@ class Engine:
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
         snapshot = self.gauge.read(with_heap=not slow or starts_module)
-        self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
+        changed = snapshot.readings != self._last_readings
+        self.ledger.open(module, {**held(snapshot), **self._judge.first_census()} if changed else {})
         self._judge.imports.mark()
         self._window = Window(
-            test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, threads=known_threads()
+            test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, threads=self._threads.known()
         )
         self._window.seconds += time.perf_counter() - begin
 
@@ -184,7 +188,13 @@ class Engine:
         if window is None:
             raise RuntimeError("no window is open")
         begin = time.perf_counter()
-        snapshot = self._book(edge=ending.module or ending.session)
+        edge = ending.module or ending.session
+        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
+        if not (edge or first or self._extra_cleaners) and self._is_untouched(snapshot):
+            self._last_readings = snapshot.readings
+            return self._put_away(window, begin)
+        self._last_readings = None
+        self.ledger.book(held(snapshot))
         self.ledger.end_releases()
         window.leaks += _peaks_over(snapshot, window)
         self._let_go(window)
@@ -196,6 +206,20 @@ class Engine:
             self._judge_ends(window, ending)
         if window.has_acted:
             window.given_back_bytes += _given_back(snapshot, self.gauge.read())
+        return self._put_away(window, begin)
+
+    def _is_untouched(self, snapshot: Snapshot) -> bool:
+        """Whether the window has used no memory at all: most tests, so nothing more is spent on them."""
+        window = self._window
+        return (
+            window is not None
+            and window.begin.readings == snapshot.readings
+            and not any(reading.total_bytes is None for reading in snapshot.readings)
+            and not (self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups)
+            and window.terms.peak_limit_bytes is None
+        )
+
+    def _put_away(self, window: Window, begin: float) -> TestRecord:
         self.ledger.close()
         self._window = None
         window.seconds += time.perf_counter() - begin
@@ -253,7 +277,7 @@ class Engine:
         finally:
             with self._timed():
                 self._book()
-                threads = self._window.threads if self._window else known_threads()
+                threads = self._window.threads if self._window else self._threads.known()
                 found = self._judge.judge_block(owner, threshold_bytes, threads)
                 leaks += [_leak("test", name, a, size, threshold_bytes) for a, size in found.items()]
                 self.ledger.pop(owner, charged=bool(leaks))

@@ -203,6 +203,11 @@ class TestRecord:
     seconds: float = 0.0
     """What the plugin itself spent."""
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is more to it than what it cost."""
+        return bool(self.leaks or self.problems or self.cleanups)
+
     def to_wire(self) -> Wire:
         """Write it as plain data."""
         return dataclasses.asdict(self)

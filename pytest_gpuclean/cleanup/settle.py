@@ -68,6 +68,17 @@ def threads_since(known: frozenset[int]) -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.ident not in known and t is not current]
 
 
-def known_threads() -> frozenset[int]:
-    """Note which threads are alive now, by their identifiers."""
-    return frozenset(thread.ident for thread in threading.enumerate() if thread.ident is not None)
+class ThreadWatch:
+    """Knows which threads are alive, without listing them where their number is the same as before."""
+
+    def __init__(self) -> None:
+        self._known: frozenset[int] = frozenset()
+        self._count = -1
+
+    def known(self) -> frozenset[int]:
+        """Give the identifiers of the threads that are alive now."""
+        count = threading.active_count()
+        if count != self._count:
+            self._count = count
+            self._known = frozenset(thread.ident for thread in threading.enumerate() if thread.ident is not None)
+        return self._known

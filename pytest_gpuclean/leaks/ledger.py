@@ -56,10 +56,11 @@ class Ledger:
     # -- the timeline -------------------------------------------------------------------------------------------
 
     def open(self, module: str, levels: Bytes) -> None:
-        """Begin a window: what is in use now is where it starts."""
+        """Begin a window: what is in use now is where it starts; no levels mean that nothing has changed."""
         self.test = {}
         self._owners = [self.test]
-        self._take(levels)
+        if levels:
+            self._take(levels)
         self._module = module
         self.session.tests += 1
         self.modules.setdefault(module, Drift()).tests += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -20,22 +22,35 @@ class TorchProbe:
 
     source = "torch"
 
+    def __init__(self) -> None:
+        self._torch: ModuleType | None = None
+        self._ready: tuple[str, ModuleType, Callable[[int], Stats]] | None = None
+        """The accelerator once it is initialised: it stays so, and asking again would cost as much as a read."""
+
     def read(self) -> Iterator[Reading | Unavailable]:
         """Give one reading a device; nothing where torch has not used an accelerator yet."""
-        torch = loaded("torch")
-        if torch is None:
+        if sys.modules.get("torch") is not self._torch or self._ready is None:
+            self._ready = self._find()
+        if self._ready is None:
             return
+        backend, module, stats_of = self._ready
+        if backend == "mps":
+            yield _read_mps(module)
+            return
+        for index, name in enumerate(_device_names(backend, module.device_count())):
+            try:
+                yield _reading(name, stats_of(index))
+            except Exception as error:  # a lost device raises on every call
+                yield Unavailable(f"torch {name}", first_line(error))
+
+    def _find(self) -> tuple[str, ModuleType, Callable[[int], Stats]] | None:
+        self._torch = torch = loaded("torch")
+        if torch is None:
+            return None
         for backend in initialised_backends(torch):
             module = member(torch, backend)
-            if backend == "mps":
-                yield _read_mps(module)
-                continue
-            stats_of = _stats_reader(torch, module)
-            for index in range(module.device_count()):
-                try:
-                    yield _reading(f"{backend}:{index}", stats_of(index))
-                except Exception as error:  # a lost device raises on every call
-                    yield Unavailable(f"torch {backend}:{index}", first_line(error))
+            return backend, module, _stats_reader(torch, module)
+        return None
 
     def reset_peak(self) -> None:
         """Begin a new peak on every device of the initialised accelerator."""
@@ -92,6 +107,11 @@ def synchronize(torch: ModuleType) -> int:
     return count
 
 
+@functools.cache
+def _device_names(backend: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{backend}:{index}" for index in range(count))
+
+
 def _accelerator_type(torch: ModuleType) -> str | None:
     """The accelerator's name, None where there is none, and the empty text where torch is too old to say."""
     current = member(torch, "accelerator", "current_accelerator")
@@ -140,17 +160,20 @@ def _nested(flat: dict[str, Any]) -> Stats:
 
 def _reading(device: str, stats: Stats) -> Reading:
     allocated = stats["allocated_bytes"]["all"]
-    requested = stats.get("requested_bytes", {}).get("all", {}).get("current", 0)
-    held = whole(allocated["current"])
+    held, peak, total = allocated["current"], allocated["peak"], allocated["allocated"]
+    reserved = stats["reserved_bytes"]["all"]["current"]
+    requested = stats["requested_bytes"]["all"]["current"] if "requested_bytes" in stats else 0
+    if not type(held) is type(peak) is type(total) is type(reserved) is type(requested) is int:
+        raise TypeError("the allocator's figures are no whole numbers")  # a test's stand-in answers with mocks
+    # An allocator that does not keep what was requested leaves it at 0.
     return Reading(
         device=device,
         source="torch",
         allocated_bytes=held,
-        reserved_bytes=whole(stats["reserved_bytes"]["all"]["current"]),
-        # An allocator that does not keep this figure leaves it at 0.
-        requested_bytes=whole(requested) if requested or not held else None,
-        peak_bytes=whole(allocated["peak"]),
-        total_bytes=whole(allocated["allocated"]),
+        reserved_bytes=reserved,
+        requested_bytes=requested if requested or not held else None,
+        peak_bytes=peak,
+        total_bytes=total,
     )
 
 

@@ -9,6 +9,8 @@ import pytest
 
 def ends_module(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     """Whether the next test, if any, is in another module."""
+    if nextitem is not None and nextitem.parent is item.parent:
+        return False
     return nextitem is None or _container(item, pytest.Module) is not _container(nextitem, pytest.Module)
 
 

@@ -25,7 +25,7 @@ from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.fixtures import Handle
 from pytest_gpuclean.plugin.markers import Plan, asks_for_fixture, plan_from, plan_of
 from pytest_gpuclean.plugin.options import Settings
-from pytest_gpuclean.plugin.outcome import LeakFailure, Told, Verdicts
+from pytest_gpuclean.plugin.outcome import ATTEMPTS, LeakFailure, Told, Verdicts
 from pytest_gpuclean.plugin.telling import Telling, attach
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
@@ -43,6 +43,10 @@ class RunHooks:
         self._config = config
         self._settings = settings
         self._default_plan = plan_from(settings)
+        self._default_terms = _terms(self._default_plan, self._default_plan)
+        self._module_of: object = None
+        self._module = ""
+        self._guard = Guard(self._note_trouble)
         self._telling = telling
         self._verdicts = Verdicts(settings)
         self._roots = FixtureRoots()
@@ -80,7 +84,7 @@ class RunHooks:
         """Open the window before anything of the test is set up."""
         self._in_teardown = False
         if self._is_concerned(item):
-            with self._guarded():
+            with self._guard:
                 self._open(item)
         return (yield)
 
@@ -94,14 +98,14 @@ class RunHooks:
         key = id(fixturedef)
         before: list[Any] = []
         bracket: Any = nullcontext()
-        with self._guarded():
+        with self._guard:
             before = self._roots.begin(request)
             bracket = self.engine.fixture_setup(key, fixturedef.argname, fixturedef.scope)
             bracket.__enter__()
         try:
             return (yield)
         finally:
-            with self._guarded():
+            with self._guard:
                 self._roots.end(fixturedef, before)
                 request.addfinalizer(partial(self._release, key))
                 bracket.__exit__(None, None, None)
@@ -148,20 +152,15 @@ class RunHooks:
         return self._settings.is_on or PLAN in item.stash or asks_for_fixture(item)
 
     def _open(self, item: pytest.Item) -> None:
-        plan = item.stash.get(PLAN, self._default_plan)
+        plan = item.stash.get(PLAN, None)
+        if item.parent is not self._module_of:  # of a whole module, asked once
+            self._module_of, self._module = item.parent, module_of(item)
+        terms = self._default_terms if plan is None else _terms(plan, self._scope_plan(item))
+        self.engine.open(item.nodeid, self._module, terms, partial(self._let_go, item))
+
+    def _scope_plan(self, item: pytest.Item) -> Plan:
         module = item.getparent(pytest.Module)
-        scope_plan = plan_of(module, self._settings) if module is not None and PLAN in item.stash else plan
-        self.engine.open(
-            item.nodeid,
-            module_of(item),
-            Terms(
-                threshold_bytes=plan.threshold_bytes,
-                judges=plan.judges,
-                peak_limit_bytes=plan.peak_limit_bytes,
-                scope_threshold_bytes=scope_plan.threshold_bytes,
-            ),
-            partial(self._let_go, item),
-        )
+        return plan_of(module, self._settings) if module is not None else self._default_plan
 
     def _let_go(self, item: pytest.Item, error: BaseException | None = None) -> None:
         retention.let_go(item, error)
@@ -169,7 +168,7 @@ class RunHooks:
             self.engine.run_step(cleaner)
 
     def _release(self, key: int) -> None:
-        with self._guarded():
+        with self._guard:
             self.engine.fixture_release(key, in_teardown=self._in_teardown)
             self._roots.forget(key)
 
@@ -177,18 +176,22 @@ class RunHooks:
         if self.engine.window is None:
             return None
         told = None
-        with self._guarded():
+        with self._guard:
             record = self._closed_record(item, error)
             if self._again is not None:
                 self._again.append(record)
                 return None
-            record = self._verdicts.excuse(item, record)
-            if self._settings.confirm and error is None and any(map(self._is_unconfirmed, record.leaks)):
-                record = confirm(record, self._settings.confirm, partial(self._run_again, item))
-            told = self._verdicts.tell(item, record)
             self._telling.report.add(record)
-            if record.leaks or record.problems or record.cleanups:
-                item.stash[_RECORDS] = told.records
+            if record.has_news or ATTEMPTS in item.stash:
+                told = self._tell(item, record, error)
+        return told
+
+    def _tell(self, item: pytest.Item, record: TestRecord, error: BaseException | None) -> Told:
+        record = self._verdicts.excuse(item, record)
+        if self._settings.confirm and error is None and any(map(self._is_unconfirmed, record.leaks)):
+            record = confirm(record, self._settings.confirm, partial(self._run_again, item))
+        told = self._verdicts.tell(item, record)
+        item.stash[_RECORDS] = told.records
         return told
 
     def _closed_record(self, item: pytest.Item, error: BaseException | None) -> TestRecord:
@@ -204,8 +207,10 @@ class RunHooks:
             self.engine.do_not_judge()
         ending = Ending(module=ends_module(item, self._nextitem), session=self._nextitem is None)
         record = self.engine.close(ending, level, due)
-        problems, self._problems = self._problems, []
-        return dataclasses.replace(record, problems=(*record.problems, *problems))
+        if self._problems:
+            record = dataclasses.replace(record, problems=(*record.problems, *self._problems))
+            self._problems = []
+        return record
 
     def _is_unconfirmed(self, leak: Any) -> bool:
         return leak.kind == "test" and self._verdicts.fails(leak)
@@ -227,7 +232,7 @@ class RunHooks:
 
     def begin_handle(self) -> None:
         """A handle comes up: its peak begins now."""
-        with self._guarded():
+        with self._guard:
             self.engine.gauge.reset_peaks()
 
     def end_handle(self, handle: Handle) -> None:
@@ -252,20 +257,15 @@ class RunHooks:
 
     # -- trouble of our own -------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Record our own trouble: it never changes the outcome of somebody's test."""
-        try:
-            yield
-        except (pytest.exit.Exception, pytest.UsageError):
-            raise
-        except Exception as error:
-            self._problems.append(first_line(error))
+    def _note_trouble(self, error: Exception) -> None:
+        self.engine.abandon()
+        self._problems.append(f"trouble of gpuclean itself: {first_line(error)}")
+        self.engine.gauge.unavailable["a test, by trouble of gpuclean itself"] = first_line(error)
 
     def _gather(self, hook: str, kind: Any) -> list[Any]:
         """Ask other plugins for probes or cleaners; what is none is told and left out."""
         found: list[Any] = []
-        with self._guarded():
+        with self._guard:
             for answer in getattr(self._config.hook, hook)(config=self._config):
                 for part in answer or ():
                     if isinstance(part, kind):
@@ -277,6 +277,31 @@ class RunHooks:
     def _take_due(self) -> list[Cleaner]:
         taken, self._due = self._due, []
         return taken
+
+
+class Guard:
+    """Takes in our own trouble: it never changes the outcome of somebody's test."""
+
+    def __init__(self, note: Callable[[Exception], None]) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None or not isinstance(error, Exception) or isinstance(error, (pytest.exit.Exception, Warning)):
+            return False
+        self._note(error)
+        return True
+
+
+def _terms(plan: Plan, scope_plan: Plan) -> Terms:
+    return Terms(
+        threshold_bytes=plan.threshold_bytes,
+        judges=plan.judges,
+        peak_limit_bytes=plan.peak_limit_bytes,
+        scope_threshold_bytes=scope_plan.threshold_bytes,
+    )
 
 
 class CallableCleaner:

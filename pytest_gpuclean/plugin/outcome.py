@@ -15,7 +15,8 @@ from pytest_gpuclean.plugin.markers import Allowance, plan_of
 from pytest_gpuclean.plugin.options import Settings
 from pytest_gpuclean.reports.terminal import leak_text
 
-_ATTEMPTS = pytest.StashKey[list[TestRecord]]()
+ATTEMPTS = pytest.StashKey[list[TestRecord]]()
+"""The records of every attempt of a test with something to tell."""
 
 
 class LeakFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]
@@ -68,7 +69,7 @@ class Verdicts:
 
     def tell(self, item: pytest.Item, record: TestRecord) -> Told:
         """Say what is to be done; a leak in any attempt is final."""
-        attempts = item.stash.setdefault(_ATTEMPTS, [])
+        attempts = item.stash.setdefault(ATTEMPTS, [])
         earlier = [
             dataclasses.replace(leak, note=f"in attempt {number}: what leaks into a cache does not grow again")
             for number, attempt in enumerate(attempts, 1)

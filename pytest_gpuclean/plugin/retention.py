@@ -19,7 +19,8 @@ _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GEN
 
 def may_clear_frames(config: pytest.Config) -> bool:
     """Whether nobody is going to look at a failed test's frames: a debugger would find them empty."""
-    return not (config.getoption("usepdb", False) or config.getoption("trace", False))
+    # `option` rather than getoption(): this is asked after every test.
+    return not (getattr(config.option, "usepdb", False) or getattr(config.option, "trace", False))
 
 
 def let_go(item: pytest.Item, error: BaseException | None = None) -> None:
