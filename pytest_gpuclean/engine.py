@@ -142,6 +142,7 @@ class Engine:
         """Bracket the setup of a fixture of a wider scope."""
         with self._timed():
             self._book()
+            self.ledger.end_releases()  # a fixture that ends in a setup ends to come up anew, with another parameter
             if self.gauge.host_watched:
                 self._judge.book_earlier_arrays(self._threshold_bytes)
             self.ledger.begin_setup(key, name, scope)
@@ -290,19 +291,22 @@ class Engine:
         return snapshot
 
     def _let_go(self, window: Window) -> None:
-        """Let go of what the runner keeps, where the test has more than it began with."""
-        if window.is_judged or not self._has_grown(_HOST_KEPT_BYTES):
+        """Let go of what the runner keeps, where the test has more than it began with or a fixture has ended."""
+        has_grown = not window.is_judged and self._has_grown(_HOST_KEPT_BYTES)
+        if not has_grown and not self.ledger.ended:  # the runner keeps the values of wider fixtures too
             return
         window.has_acted = True
         window.let_go()
-        self._book_given_back()
-        if self._has_grown(_HOST_MOVED_BYTES):
+        self._book_given_back(window)
+        if has_grown and self._has_grown(_HOST_MOVED_BYTES):
             collect_young()  # else small garbage adds up to what looks like a drift
-            self._book_given_back()
+            self._book_given_back(window)
 
-    def _book_given_back(self) -> None:
+    def _book_given_back(self, window: Window) -> None:
         snapshot = self.gauge.read(with_heap=not self.ledger.heap_by_module)
-        self.ledger.book_given_back(held(snapshot), [self.ledger.test])
+        pending = [] if window.is_judged else [self.ledger.test]
+        pending += [share.held for share in self.ledger.ended]
+        self.ledger.book_given_back(held(snapshot), pending)
 
     def _has_grown(self, host_bytes: int) -> bool:
         return any(size > (host_bytes if a == HEAP else 0) for a, size in self.ledger.test.items())
@@ -320,9 +324,7 @@ class Engine:
         if idle and not (first or self._extra_cleaners):
             return
         result = self._run(self._steps(first), occasion)
-        pending = [] if window.is_judged else [self.ledger.test]
-        pending += [share.held for share in self.ledger.ended]
-        self.ledger.book_given_back(held(self.gauge.read(with_heap=not self.ledger.heap_by_module)), pending)
+        self._book_given_back(window)
         window.cleanups.append(result)
         window.has_acted = True
 

@@ -160,9 +160,13 @@ class Ledger:
         return grown
 
     def note_fall(self, account: Account, freed_bytes: int) -> None:
-        """A test freed what it did not make: any live fixture may have held it."""
+        """A test freed what it did not make: what earlier tests kept, or else what any live fixture held."""
+        module = self.modules[self._module].kept if self._module else {}
+        for kept in (module, self.session.kept):
+            paid = min(freed_bytes, max(0, kept.get(account, 0)))
+            _add(kept, account, -paid)
         for share in self.fixtures.values():
-            _add(share.fallen, account, freed_bytes)
+            _add(share.fallen, account, freed_bytes - paid)
 
     # -- what adds up -------------------------------------------------------------------------------------------
 

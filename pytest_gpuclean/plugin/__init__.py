@@ -50,8 +50,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Come up where a collected test asks for it, and refuse markers that do not parse."""
     result = yield
     if not config.stash[SETTINGS].silenced and (running(config) or is_concerned(items)):
-        activate(config).plan(items)
+        try:
+            activate(config).plan(items)
+        except pytest.UsageError as error:
+            refuse(config, items, error)
     return result
+
+
+def refuse(config: pytest.Config, items: list[pytest.Item], error: pytest.UsageError) -> None:
+    """End the run for a marker that does not parse: in a worker of xdist, by telling the controller."""
+    if not hasattr(config, "workeroutput"):
+        raise error
+    config.workeroutput["gpuclean_usage_error"] = str(error)
+    items.clear()
 
 
 def activate(config: pytest.Config) -> RunHooks:

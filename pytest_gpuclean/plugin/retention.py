@@ -82,11 +82,29 @@ def _drop_fixture_values(item: pytest.Item) -> None:
 def _drop_instance(item: pytest.Item) -> None:
     # The instance of a plain test class lives as long as its item: to the end of the session (pytest 11374, 12198).
     # Both names are set anew when somebody asks for them.
+    if item.config.pluginmanager.has_plugin("flaky"):
+        _empty(_instance_of_flaky())
     if getattr(item, "_instance", None) is not None:
         del item._instance  # type: ignore[attr-defined]
         item._obj = None  # type: ignore[attr-defined]
     elif getattr(getattr(item, "_obj", None), "__self__", None) is not None and not hasattr(item, "_instance"):
         item._obj = None  # type: ignore[attr-defined]  # before pytest 8.2
+
+
+def _instance_of_flaky() -> object:
+    # Flaky 3.8 has the instance in a local variable around the whole protocol, so dropping the item's is not enough.
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "pytest_runtest_protocol" and "test_instance" in frame.f_code.co_varnames:
+            return frame.f_locals.get("test_instance")
+        frame = frame.f_back
+    return None
+
+
+def _empty(instance: object) -> None:
+    attributes = getattr(instance, "__dict__", {})
+    for name in [name for name, value in attributes.items() if not isinstance(value, _PLAIN)]:
+        del attributes[name]
 
 
 def _kept_exceptions(item: pytest.Item) -> Iterator[BaseException]:

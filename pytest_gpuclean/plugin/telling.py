@@ -42,6 +42,7 @@ class Telling:
         self._begin = time.perf_counter()
         self._processes = 0
         self._gauge: Gauge | None = None
+        self._usage_error = ""
         self._attempts: dict[str, list[TestRecord]] = {}
         self.report = RunReport()
         """What this process counted, and later its workers too."""
@@ -85,8 +86,10 @@ class Telling:
                 terminal.ensure_newline()
                 terminal.write_line(line)
 
-    def pytest_sessionfinish(self) -> None:
-        """Send a worker's totals to its controller."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Send a worker's totals to its controller; refuse what a worker had to refuse."""
+        if self._usage_error:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
         if is_worker(self._config):
             totals = {name: getattr(self.report, name) for name in ("tests", "seconds", "given_back_bytes", "cleanups")}
             self._config.workeroutput[_ATTRIBUTE] = {**totals, "gaps": self.gaps}  # type: ignore[attr-defined]
@@ -94,7 +97,9 @@ class Telling:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Add the totals of a worker that has ended; one that crashed has sent none."""
-        totals = dict((getattr(node, "workeroutput", None) or {}).get(_ATTRIBUTE, {}))
+        output = getattr(node, "workeroutput", None) or {}
+        self._usage_error = output.get("gpuclean_usage_error", self._usage_error)
+        totals = dict(output.get(_ATTRIBUTE, {}))
         if totals:
             self.gaps = {**totals.pop("gaps"), **self.gaps}
             self._processes += 1
@@ -105,6 +110,8 @@ class Telling:
         """Print the summary, where there is something to say."""
         if is_worker(self._config):
             return
+        if self._usage_error:
+            terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
         self.report.records = [record for attempts in self._attempts.values() for record in attempts]
         lines = summary_lines(self.report, seconds, self.gaps)
