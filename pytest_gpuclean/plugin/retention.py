@@ -83,7 +83,9 @@ def _drop_instance(item: pytest.Item) -> None:
     # The instance of a plain test class lives as long as its item: to the end of the session (pytest 11374, 12198).
     # Both names are set anew when somebody asks for them.
     if item.config.pluginmanager.has_plugin("flaky"):
-        _empty(_instance_of_flaky())
+        instance = _instance_of_flaky()
+        if type(instance) is getattr(item, "cls", None):  # for a plain function it is the module
+            _empty(instance)
     if getattr(item, "_instance", None) is not None:
         del item._instance  # type: ignore[attr-defined]
         item._obj = None  # type: ignore[attr-defined]
