@@ -27,7 +27,11 @@ _HOST_MOVED_BYTES = 256 * 1024
 """The runner's own reports and logs move the heap by some KiB in every test."""
 
 
-def _nothing() -> None:
+LetGo = Callable[[bool], None]
+"""Lets go of what the test runner keeps of a test: what holds memory, or (True) everything."""
+
+
+def _keep(everything: bool) -> None:
     pass
 
 
@@ -58,8 +62,7 @@ class Window:
     test: str
     module: str
     terms: Terms
-    let_go: Callable[[], None]
-    """Lets go of what the test runner keeps of this test."""
+    let_go: LetGo
     begin: Snapshot
     threads: frozenset[int]
     is_judged: bool = False
@@ -118,7 +121,7 @@ class Engine:
 
     # -- the flow of a test -------------------------------------------------------------------------------------
 
-    def open(self, test: str, module: str, terms: Terms, let_go: Callable[[], None] = _nothing) -> None:
+    def open(self, test: str, module: str, terms: Terms, let_go: LetGo = _keep) -> None:
         """Open a window before the setup of a test."""
         begin = time.perf_counter()
         slow = self.gauge.host_is_slow
@@ -140,19 +143,27 @@ class Engine:
     @contextmanager
     def fixture_setup(self, key: int, name: str, scope: str) -> Iterator[None]:
         """Bracket the setup of a fixture of a wider scope."""
+        self.begin_setup(key, name, scope)
+        try:
+            yield
+        finally:
+            self.end_setup(key)
+
+    def begin_setup(self, key: int, name: str, scope: str) -> None:
+        """Note that the setup of a fixture of a wider scope begins: what follows is the fixture's."""
         with self._timed():
             self._book()
             self.ledger.end_releases()  # a fixture that ends in a setup ends to come up anew, with another parameter
             if self.gauge.host_watched:
                 self._judge.book_earlier_arrays(self._threshold_bytes)
             self.ledger.begin_setup(key, name, scope)
-        try:
-            yield
-        finally:
-            with self._timed():
-                self._end_setup(key)
 
-    def _end_setup(self, key: int) -> None:
+    def end_setup(self, key: int) -> None:
+        """Note that it is over, also where it failed."""
+        with self._timed():
+            self._book_setup(key)
+
+    def _book_setup(self, key: int) -> None:
         share = self.ledger.fixtures.get(key)
         if share is None:  # torn down again before its setup was over
             return
@@ -171,10 +182,12 @@ class Engine:
         In the teardown of a test, the test's own memory has to be back by then.
         """
         with self._timed():
-            self._book()
+            before = self._book()
             window = self._window
             if window is not None and in_teardown and not window.is_judged:
                 self._finish_test(window)
+                if window.has_acted:
+                    window.given_back_bytes += _given_back(before, self._book())
             self.ledger.begin_release(key)
 
     def close(self, ending: Ending, level: Level | None = None, first: Sequence[Cleaner] = ()) -> TestRecord:
@@ -247,6 +260,10 @@ class Engine:
 
     # -- by hand ------------------------------------------------------------------------------------------------
 
+    def holds_memory(self, value: object) -> bool:
+        """Tell whether watched memory is reachable from a value, within a short walk."""
+        return self._judge.holds_memory(value)
+
     def snapshot(self) -> Snapshot:
         """Read everything that is watched."""
         return self.gauge.read()
@@ -296,7 +313,7 @@ class Engine:
         if not has_grown and not self.ledger.ended:  # the runner keeps the values of wider fixtures too
             return
         window.has_acted = True
-        window.let_go()
+        window.let_go(False)
         self._book_given_back(window)
         if has_grown and self._has_grown(_HOST_MOVED_BYTES):
             collect_young()  # else small garbage adds up to what looks like a drift
@@ -350,14 +367,14 @@ class Engine:
     def _judge_ends(self, window: Window, ending: Ending) -> None:
         terms = window.terms
         threshold = terms.threshold_bytes if terms.scope_threshold_bytes is None else terms.scope_threshold_bytes
-        for share, found in self._judge.judge_ended_fixtures(threshold, window.threads):
+        for share, found in self._judge.judge_ended_fixtures(threshold, window.let_go, window.threads):
             window.leaks += [
                 _leak("fixture", share.name, account, size, threshold, scope=share.scope)
                 for account, size in found.items()
             ]
         if ending.module:
             drift = self.ledger.modules[window.module]
-            found = self._judge.judge_drift(drift, threshold, window.threads)
+            found = self._judge.judge_drift(drift, threshold, window.let_go, window.threads)
             window.leaks += [
                 _leak("module", window.module, account, size, threshold, tests=drift.tests)
                 for account, size in found.items()
@@ -366,7 +383,7 @@ class Engine:
                 drift.tests = 0
         if ending.session:
             drift = self.ledger.session
-            found = self._judge.judge_drift(drift, threshold, window.threads)
+            found = self._judge.judge_drift(drift, threshold, window.let_go, window.threads)
             window.leaks += [
                 _leak("session", "the whole run", account, size, threshold, tests=drift.tests)
                 for account, size in found.items()

@@ -19,12 +19,15 @@ from pytest_gpuclean.memory.imports import ImportWatch
 from pytest_gpuclean.memory.reach import Walk
 from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
 
+_SHORT_WALK = 20_000
+"""Objects to look at in a value of the runner; what a longer walk would find is let go of only on a doubt."""
 _RECOUNT_BYTES = 64 * 1024
 """How far the heap has to fall before the arrays in it are counted again."""
 _LATE_FREE_SECONDS = (0.25, 0.05)
 _THREAD_END_SECONDS = (2.0, 0.5)
 """How long to wait for a suspect, at first and at least: for frees that come late, for new threads that end."""
 
+LetGo = Callable[[bool], None]
 FixtureValues = Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]]
 
 
@@ -57,7 +60,7 @@ class Judge:
 
     # -- who is judged ------------------------------------------------------------------------------------------
 
-    def judge_test(self, threshold: int, let_go: Callable[[], None], threads: frozenset[int]) -> Bytes:
+    def judge_test(self, threshold: int, let_go: LetGo, threads: frozenset[int]) -> Bytes:
         """Judge the test of the open window; return what it leaked, by account."""
         share = self.ledger.test
         climb = _Climb(self, [share], threads)
@@ -93,14 +96,16 @@ class Judge:
         left = [account for account in _doubtful(share, climb, threshold) if account != HEAP]
         return {account: judged_growth(share, account) - climb.credits.get(account, 0) for account in left}
 
-    def judge_ended_fixtures(self, threshold: int, threads: frozenset[int]) -> Iterator[tuple[FixtureShare, Bytes]]:
+    def judge_ended_fixtures(
+        self, threshold: int, let_go: LetGo, threads: frozenset[int]
+    ) -> Iterator[tuple[FixtureShare, Bytes]]:
         """Judge the fixtures that came to their end in this window; give what each did not give back."""
         ended = list(self.ledger.ended)
         for share in ended:
             if HEAP in share.held and share.held[HEAP] - share.fallen.get(HEAP, 0) <= threshold:
                 self.ledger.expect_returned(share.held)
         climb = _Climb(self, [share.held for share in ended], threads)
-        climb.run(lambda: [a for s in ended for a in _not_returned(s, climb, threshold)])
+        climb.run(lambda: [a for s in ended for a in _not_returned(s, climb, threshold)], let_go)
         for share in ended:
             leaked: Bytes = {}
             for account in list(share.held):
@@ -115,7 +120,7 @@ class Judge:
                     self.ledger.drift(account, own)
             yield share, leaked
 
-    def judge_drift(self, drift: Drift, threshold: int, threads: frozenset[int]) -> Bytes:
+    def judge_drift(self, drift: Drift, threshold: int, let_go: LetGo, threads: frozenset[int]) -> Bytes:
         """Judge what tests kept below the threshold, where it adds up."""
         climb = _Climb(self, [], threads)
 
@@ -124,10 +129,15 @@ class Judge:
                 self.ledger.drift(account, -size)
             return [a for a, size in drift.kept.items() if size > threshold and not (a == HEAP and climb.counted)]
 
-        climb.run(doubt)
+        climb.run(doubt, let_go)
         leaked = {a: self.ledger.forget_drift(a, drift) for a in doubt() if a != HEAP}
         self.ledger.forget_drift(HEAP, drift)
         return leaked
+
+    def holds_memory(self, value: object) -> bool:
+        """Tell whether watched memory is reachable from a value, within a short walk."""
+        found = Walk(self.opaque_packages, limit=_SHORT_WALK).measure([value])
+        return any(account != ARRAYS or self.gauge.host_watched for account in found)
 
     # -- looks --------------------------------------------------------------------------------------------------
 
@@ -184,10 +194,10 @@ class _Climb:
         self.counted = False
         """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
 
-    def run(self, doubt: Callable[[], Collection[Account]], let_go: Callable[[], None] | None = None) -> None:
+    def run(self, doubt: Callable[[], Collection[Account]], let_go: LetGo | None = None) -> None:
         """Climb as long as there is a doubt."""
         rungs: list[Callable[[], Any]] = [
-            *([partial(self._free, let_go)] if let_go else []),
+            *([partial(self._free, partial(let_go, True))] if let_go else []),
             partial(self._free, collect_young),
             self.look,
             partial(self._free, collect_all),

@@ -27,7 +27,7 @@ _FACTORS = {
     "tb": 10**12,
     "tib": 1024 * GiB,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?", re.IGNORECASE | re.ASCII)
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?"
 
 
 def parse_size(value: object, source: str) -> int:
@@ -42,7 +42,7 @@ def parse_size(value: object, source: str) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(_SIZE, value.strip(), re.IGNORECASE | re.ASCII) if isinstance(value, str) else None
     unit = (match[2] or "b").lower() if match else ""
     if match is None or unit not in _FACTORS:
         raise InputError(

@@ -8,17 +8,17 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import compress
 from types import FrameType
 from typing import Any
 
 from pytest_gpuclean.memory.jax import live_clients
-from pytest_gpuclean.memory.storages import StorageReaders
+from pytest_gpuclean.memory.storages import StorageReaders, elements_of
 from pytest_gpuclean.memory.tensorflow import cpu_bytes
 from pytest_gpuclean.model import ARRAYS
 
-_UNTRACKED = frozenset({dict, tuple})
+_UNTRACKED = frozenset({id(dict), id(tuple)})
 """Containers that the collector stops tracking where they hold nothing but numbers, text and arrays."""
 _UNTRACKED_DEPTH = 6
 _OWN_PACKAGE = __name__.partition(".")[0]
@@ -31,18 +31,20 @@ def count_host_bytes() -> int:
         return 0
     sizes: dict[tuple[str, int], int] = {}
 
-    def count(candidates: Iterable[Any]) -> None:
+    def count(candidates: Iterable[Any], depth: int = 0) -> None:
         for candidate in candidates:
             reader = readers.reader_of(type(candidate))
             storage = reader(candidate) if reader else None
-            if storage is not None and storage.account == ARRAYS:
-                sizes[storage.identity] = max(storage.size_bytes, sizes.get(storage.identity, 0))
+            if storage is not None and storage.account == ARRAYS and storage.identity not in sizes:
+                sizes[storage.identity] = storage.size_bytes
+                if depth < _UNTRACKED_DEPTH:
+                    count(elements_of(candidate), depth + 1)
 
     for objects in _reachable_layers():
-        kinds = set(map(type, objects))
-        wanted = {kind for kind in kinds if readers.reader_of(kind) is not None}
+        kinds = {id(kind): kind for kind in map(type, objects)}
+        wanted = {key for key, kind in kinds.items() if readers.reader_of(kind) is not None}
         if wanted:
-            count(_of_types(objects, wanted.__contains__))
+            count(compress(objects, map(wanted.__contains__, map(id, map(type, objects)))))
     for client in live_clients():
         if client.platform == "cpu":
             count(client.live_arrays())
@@ -65,7 +67,7 @@ def _reachable_layers() -> Iterator[list[Any]]:
         yield layer
         containers = {
             id(value): value
-            for value in _of_types(layer, _UNTRACKED.__contains__)
+            for value in compress(layer, map(_UNTRACKED.__contains__, map(id, map(type, layer))))
             if value and not gc.is_tracked(value)
         }
         if not containers:
@@ -96,7 +98,3 @@ def _may_read_locals(frame: FrameType) -> bool:
     is_function = frame.f_code.co_flags & inspect.CO_OPTIMIZED
     is_ours = str(frame.f_globals.get("__name__")).startswith(_OWN_PACKAGE)
     return bool(is_function) and frame.f_trace is None and not is_ours
-
-
-def _of_types(objects: list[Any], wanted: Callable[[type], bool]) -> list[Any]:
-    return list(compress(objects, map(wanted, map(type, objects))))

@@ -14,13 +14,14 @@ from collections.abc import Collection, Hashable, Iterable
 from typing import Any, cast
 
 from pytest_gpuclean.memory.interface import loaded
-from pytest_gpuclean.memory.storages import StorageReaders
+from pytest_gpuclean.memory.storages import StorageReaders, elements_of
 from pytest_gpuclean.model import Bytes
 
 WALK_SECONDS = 5.0
 """A walk over a larger value is cut: what it did not reach counts as nobody's."""
 
 _CHECK_EVERY = 4096
+_GRAPH_NODES = 20_000
 _OPAQUE_TYPES = frozenset(
     {
         types.ModuleType,
@@ -48,20 +49,24 @@ _OPAQUE_TYPES = frozenset(
 class Walk:
     """A walk from several values, one after the other: what one has reached does not count for the next."""
 
-    def __init__(self, opaque_packages: Collection[str] = (), rounds: bool = False) -> None:
+    def __init__(self, opaque_packages: Collection[str] = (), rounds: bool = False, limit: int | None = None) -> None:
         """Set the walk up.
 
         Args:
             opaque_packages: top-level packages whose objects are not looked into, such as the test runner's.
             rounds: whether device blocks count in the allocator's grain (512 B).
+            limit: the most objects to look at from one call of `measure`; no limit but the time by default.
         """
         self._readers = StorageReaders()
         self._readers.rounds = rounds
         self._opaque_packages = frozenset(opaque_packages)
-        self._opaque: dict[type, bool] = dict.fromkeys(_OPAQUE_TYPES, True)
+        self._opaque: dict[int, bool] = dict.fromkeys(map(id, _OPAQUE_TYPES), True)
         self._seen: set[int] = set()
         self._storages: set[tuple[str, int]] = set()
+        self._limit = limit
         self._deadline = time.monotonic() + WALK_SECONDS
+        self._nodes: set[Any] = set()
+        """Nodes of autograd graphs, kept so that their identity stays theirs: each look at one makes new tensors."""
         torch = loaded("torch")
         self._is_leaf = getattr(torch.Tensor, "is_leaf", None) if torch else None
         self._tensor = torch.Tensor if torch else None
@@ -80,6 +85,8 @@ class Walk:
             self._seen.add(id(value))
             keep.append(value)
             steps += 1
+            if self._limit is not None and steps > self._limit:
+                break
             if steps % _CHECK_EVERY == 0 and time.monotonic() > self._deadline:
                 break
             reader = self._readers.reader_of(kind)
@@ -92,23 +99,24 @@ class Walk:
         return found
 
     def _is_opaque(self, kind: type) -> bool:
-        try:
-            return self._opaque[kind]
-        except KeyError:
-            pass
+        known = self._opaque.get(id(kind))
+        if known is not None:
+            return known
         bases = type.__dict__["__mro__"].__get__(kind)
         package = str(kind.__module__).partition(".")[0]
-        opaque = type in bases or types.ModuleType in bases or package in self._opaque_packages
-        self._opaque[kind] = opaque
+        opaque = any(base is type or base is types.ModuleType for base in bases) or package in self._opaque_packages
+        self._opaque[id(kind)] = opaque  # by id: a metaclass may compare or hash as it likes
         return opaque
 
     def _next(self, value: Any, kind: type, *, is_tensor: bool) -> list[Any]:
         if kind is types.FunctionType:
             return [value.__closure__, value.__defaults__, value.__kwdefaults__, value.__dict__]
         following = gc.get_referents(value)
-        if is_tensor and self._tensor in type.__dict__["__mro__"].__get__(kind):
+        if is_tensor:
+            following += elements_of(value)
+        if is_tensor and any(base is self._tensor for base in type.__dict__["__mro__"].__get__(kind)):
             following.append(self._gradient(value))
-            following += _saved_by_graph(value)
+            following += self._saved_by_graph(value)
         return following
 
     def _gradient(self, tensor: Any) -> Any:
@@ -118,32 +126,26 @@ class Walk:
         except Exception:
             return None
 
-
-_GRAPH_NODES = 20_000
-
-
-def _saved_by_graph(tensor: Any) -> list[Any]:
-    """List what the autograd graph behind a tensor has saved: a value that keeps a graph keeps these too."""
-    try:
-        first = tensor.grad_fn
-    except Exception:
-        return []
-    saved: list[Any] = []
-    seen: set[Any] = set()
-    pending = [first] if first is not None else []
-    while pending and len(seen) < _GRAPH_NODES:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        pending += [following for following, _ in node.next_functions]
-        for name in _saved_names(cast("Hashable", type(node))):
-            try:
-                saved.append(getattr(node, name))
-            except Exception:  # the graph's buffers were freed by a backward pass
+    def _saved_by_graph(self, tensor: Any) -> list[Any]:
+        """List what the autograd graph behind a tensor has saved: a value that keeps a graph keeps these too."""
+        try:
+            pending = [tensor.grad_fn]
+        except Exception:
+            return []
+        saved: list[Any] = []
+        while pending and len(self._nodes) < _GRAPH_NODES:
+            node = pending.pop()
+            if node is None or node in self._nodes:
                 continue
-        saved.append(getattr(node, "variable", None))
-    return saved
+            self._nodes.add(node)
+            pending += [following for following, _ in node.next_functions]
+            for name in _saved_names(cast("Hashable", type(node))):
+                try:
+                    saved.append(getattr(node, name))
+                except Exception:  # the graph's buffers were freed by a backward pass
+                    continue
+            saved.append(getattr(node, "variable", None))
+        return saved
 
 
 @functools.cache

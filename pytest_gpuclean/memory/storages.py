@@ -31,7 +31,7 @@ class StorageReaders:
 
     def __init__(self) -> None:
         self._readers: list[tuple[type, Reader]] = []
-        self._by_type: dict[type, Reader | None] = {}
+        self._by_type: dict[int, tuple[type, Reader | None]] = {}
         torch, numpy = loaded("torch"), loaded("numpy")
         jax, cupy = loaded("jax"), loaded("cupy")
         self._torch = torch
@@ -56,15 +56,13 @@ class StorageReaders:
 
         Only the type is looked at: its bases, never the `__class__` or `__instancecheck__` of anything.
         """
-        try:
-            return self._by_type[kind]
-        except KeyError:
-            pass
+        if id(kind) in self._by_type:
+            return self._by_type[id(kind)][1]
         bases = type.__dict__["__mro__"].__get__(kind)
-        reader = next((read for base, read in self._readers if base in bases), None)
+        reader = next((read for wanted, read in self._readers if any(base is wanted for base in bases)), None)
         if reader is None and kind.__name__ == "ArrayImpl" and kind.__module__.startswith("jaxlib"):
             reader = _of_jax  # jax.Array is virtual: its implementation has no base in common with it
-        self._by_type[kind] = reader
+        self._by_type[id(kind)] = (kind, reader)  # by id: a metaclass may compare or hash as it likes
         return reader
 
     def _of_torch(self, tensor: Any) -> Storage | None:
@@ -109,6 +107,14 @@ class StorageReaders:
         if owner.nbytes == 0:
             return None
         return Storage(ARRAYS, ("memory", owner.__array_interface__["data"][0]), owner.nbytes)
+
+
+def elements_of(array: Any) -> list[Any]:
+    """List the elements of a NumPy array of objects: the collector does not see into it."""
+    try:
+        return list(array.flat) if array.dtype.hasobject and array.dtype.names is None else []
+    except Exception:  # other arrays and tensors, whose types have no such thing
+        return []
 
 
 def _torch_storage_type(torch: ModuleType | None) -> Any:

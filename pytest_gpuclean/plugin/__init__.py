@@ -50,8 +50,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Come up where a collected test asks for it, and refuse markers that do not parse."""
     result = yield
     if not config.stash[SETTINGS].silenced and (running(config) or is_concerned(items)):
+        hooks = activate(config)
+        # Anew, so that our wrappers stand around those of conftest files that the collection has loaded.
+        config.pluginmanager.unregister(hooks)
+        config.pluginmanager.register(hooks, _HOOKS_NAME)
         try:
-            activate(config).plan(items)
+            hooks.plan(items)
         except pytest.UsageError as error:
             refuse(config, items, error)
     return result

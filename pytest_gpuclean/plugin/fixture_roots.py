@@ -41,6 +41,11 @@ class FixtureRoots:
                     values += [vars(owner)[name] for name in names if name in vars(owner)]
                 yield key, values
 
+    def error_frames(self) -> Iterator[int]:
+        """Give the frames (by `id`) of the errors with which live fixtures failed: they will be raised again."""
+        for definition in self._definitions.values():
+            yield from retention.fixture_error_frames(definition)
+
     def forget(self, key: int) -> None:
         """Drop a fixture that has ended."""
         self._definitions.pop(key, None)

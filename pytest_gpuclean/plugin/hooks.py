@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,25 +12,24 @@ import pytest
 
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
 from pytest_gpuclean.engine import Ending, Engine, Terms
-from pytest_gpuclean.errors import GpuCleanWarning
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
-from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.fixtures import Handle
-from pytest_gpuclean.plugin.markers import Plan, asks_for_fixture, plan_from, plan_of
+from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.options import Settings
-from pytest_gpuclean.plugin.outcome import ATTEMPTS, LeakFailure, Told, Verdicts
-from pytest_gpuclean.plugin.telling import Telling, attach
+from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
+from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
+from pytest_gpuclean.plugin.telling import Telling
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
 
 PLAN = pytest.StashKey[Plan]()
-_RECORDS = pytest.StashKey[list[TestRecord]]()
 _RUNNER_PACKAGES = ("_pytest", "pytest", "pluggy", "xdist", "execnet", "unittest", "pytest_gpuclean")
 """Through their objects a fixture's value would reach every test of the run."""
 
@@ -54,8 +52,10 @@ class RunHooks:
         self._due: list[Cleaner] = []
         self._handle_ended = False
         self._in_teardown = False
-        self._again: list[TestRecord] | None = None
-        """While a suspect runs again: where its record goes instead of being told."""
+        self._is_reported = False
+        """Whether the reports of the test that ends are made, so that nothing of it is needed any more."""
+        self._error: BaseException | None = None
+        """What the teardown of the test that ends raised, while its window is closed."""
         self._nextitem: pytest.Item | None = None
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
@@ -82,6 +82,7 @@ class RunHooks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Open the window before anything of the test is set up."""
+        __tracebackhide__ = True
         self._in_teardown = False
         if self._is_concerned(item):
             with self._guard:
@@ -93,57 +94,30 @@ class RunHooks:
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         """Book what a fixture of a wider scope brings up to the fixture."""
+        __tracebackhide__ = True
         if fixturedef.scope == "function":
             return (yield)
-        key = id(fixturedef)
-        before: list[Any] = []
-        bracket: Any = nullcontext()
-        with self._guard:
-            before = self._roots.begin(request)
-            bracket = self.engine.fixture_setup(key, fixturedef.argname, fixturedef.scope)
-            bracket.__enter__()
+        setup = self._begin_setup(fixturedef, request)
         try:
             return (yield)
         finally:
-            with self._guard:
-                self._roots.end(fixturedef, before)
-                request.addfinalizer(partial(self._release, key))
-                bracket.__exit__(None, None, None)
+            self._end_setup(fixturedef, request, setup)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(
-        self, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> Generator[None, object, object]:
-        """Close the window after everybody else's teardown, and fail the test that leaked."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> None:
+        """Note that what ends now ends with this test."""
         self._nextitem, self._in_teardown = nextitem, True
-        result = yield  # where the teardown raises, the window is closed once that has been reported
-        told = self._close(item)
-        if told is not None:
-            self._warn(item, told)
-            if told.failure:
-                raise LeakFailure(told.failure, pytrace=False)
-        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach the record; keep a leak an error in a test that is marked xfail."""
+        """Close the window once everybody else is through with the test, and fail the test that leaked."""
         report = yield
-        if call.when != "teardown":
-            return report
-        if call.excinfo is not None and isinstance(call.excinfo.value, LeakFailure):
-            report.outcome = "failed"
-            vars(report).pop("wasxfail", None)
-        elif self.engine.window is not None:
+        if call.when == "teardown" and self.engine.window is not None:
             told = self._close(item, call.excinfo.value if call.excinfo else None)
-            if told is not None and (told.failure or told.warnings):
-                with contextlib.suppress(GpuCleanWarning):  # under `-W error`: the test has an error already
-                    self._warn(item, told)
-                report.sections.append(("gpuclean", "\n".join([told.failure, *told.warnings]).strip()))
-        records = item.stash.get(_RECORDS, None)
-        if records:
-            attach(report, records)
+            if told is not None:
+                tell_on(report, item, told)
         return report
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -162,47 +136,53 @@ class RunHooks:
         module = item.getparent(pytest.Module)
         return plan_of(module, self._settings) if module is not None else self._default_plan
 
-    def _let_go(self, item: pytest.Item, error: BaseException | None = None) -> None:
-        retention.let_go(item, error)
+    def _begin_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[Any]:
+        before: list[Any] = []
+        with self._guard:
+            before = self._roots.begin(request)
+            self.engine.begin_setup(id(fixturedef), fixturedef.argname, fixturedef.scope)
+        return before
+
+    def _end_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, before: list[Any]) -> None:
+        with self._guard:
+            self._roots.end(fixturedef, before)
+            request.addfinalizer(partial(self._release, id(fixturedef)))
+            self.engine.end_setup(id(fixturedef))
+
+    def _let_go(self, item: pytest.Item, everything: bool) -> None:
         for cleaner in self._take_due():
             self.engine.run_step(cleaner)
+        spared = frozenset(self._roots.error_frames())
+        if everything and self._is_reported:
+            retention.let_go_of_all(item, spared)
+        else:
+            retention.let_go_of_memory(item, self.engine.holds_memory, spared)
+        if self._error is not None and retention.may_clear_frames(item.config):
+            retention.clear_frames(self._error, spared)
 
     def _release(self, key: int) -> None:
         with self._guard:
             self.engine.fixture_release(key, in_teardown=self._in_teardown)
             self._roots.forget(key)
 
-    def _close(self, item: pytest.Item, error: BaseException | None = None) -> Told | None:
-        if self.engine.window is None:
-            return None
+    def _close(self, item: pytest.Item, error: BaseException | None) -> Told | None:
         told = None
+        self._error, self._is_reported = error, True
         with self._guard:
-            record = self._closed_record(item, error)
-            if self._again is not None:
-                self._again.append(record)
-                return None
+            record = self._closed_record(item)
             self._telling.report.add(record)
             if record.has_news or ATTEMPTS in item.stash:
-                told = self._tell(item, record, error)
+                told = self._told(item, record)
+        self._error, self._is_reported = None, False
         return told
 
-    def _tell(self, item: pytest.Item, record: TestRecord, error: BaseException | None) -> Told:
-        record = self._verdicts.excuse(item, record)
-        if self._settings.confirm and error is None and any(map(self._is_unconfirmed, record.leaks)):
-            record = confirm(record, self._settings.confirm, partial(self._run_again, item))
-        told = self._verdicts.tell(item, record)
-        item.stash[_RECORDS] = told.records
-        return told
-
-    def _closed_record(self, item: pytest.Item, error: BaseException | None) -> TestRecord:
+    def _closed_record(self, item: pytest.Item) -> TestRecord:
         plan = item.stash.get(PLAN, self._default_plan)
         due, handle_ended = self._take_due(), self._handle_ended
         self._handle_ended = False
         level = plan.level if plan.level and ends(plan.every, item, self._nextitem) else None
         if level is None and handle_ended:
             level = plan.level or "quick"
-        if error is not None:
-            retention.let_go(item, error)
         if retention.pins_frames(item):
             self.engine.do_not_judge()
         ending = Ending(module=ends_module(item, self._nextitem), session=self._nextitem is None)
@@ -212,21 +192,21 @@ class RunHooks:
             self._problems = []
         return record
 
-    def _is_unconfirmed(self, leak: Any) -> bool:
+    def _told(self, item: pytest.Item, record: TestRecord) -> Told:
+        record = self._verdicts.excuse(item, record)
+        if self._settings.confirm and self._error is None and any(map(self._is_unconfirmed, record.leaks)):
+            record = confirm(record, self._settings.confirm, partial(self._run_again, item))
+        return self._verdicts.tell(item, record)
+
+    def _is_unconfirmed(self, leak: Leak) -> bool:
         return leak.kind == "test" and self._verdicts.fails(leak)
 
     def _run_again(self, item: pytest.Item) -> TestRecord | None:
-        self._again = []
         nextitem = self._nextitem
-        try:
-            run_quietly(item, nextitem)
-            return self._again[-1] if self._again else None
-        finally:
-            self._again, self._nextitem = None, nextitem
-
-    def _warn(self, item: pytest.Item, told: Told) -> None:
-        for text in told.warnings:
-            item.warn(GpuCleanWarning(text))
+        self._is_reported = False
+        run_quietly(item, nextitem)
+        self._nextitem, self._is_reported = nextitem, True
+        return self._closed_record(item) if self.engine.window is not None else None
 
     # -- for the fixtures ---------------------------------------------------------------------------------------
 

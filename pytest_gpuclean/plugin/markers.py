@@ -1,18 +1,11 @@
-"""The markers, and what they and the options together mean for one test."""
+"""The markers' names and texts, and whether a run concerns us at all: this much is loaded where the plugin is off."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
-from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import Level
-from pytest_gpuclean.plugin.options import EVERY, LEVELS, Settings
-from pytest_gpuclean.units import parse_choice, parse_date, parse_size
 
 MARKERS = {
     "gpu_clean": "gpu_clean(level, every='test'): clean after this test (quick or comprehensive); every: test, "
@@ -22,69 +15,6 @@ MARKERS = {
     "gpu_limit": "gpu_limit(peak): fail this test where its peak of device memory is above a size",
 }
 FIXTURES = frozenset({"gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"})
-
-_PARAMETERS = {
-    "gpu_clean": ("level", "every"),
-    "gpu_leak": ("threshold", "allow", "until"),
-    "gpu_limit": ("peak",),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """A leak that is allowed for a reason."""
-
-    reason: str
-    until: dt.date | None = None
-    """The last day on which it is."""
-
-    def holds_on(self, day: dt.date) -> bool:
-        """Whether it is still in force."""
-        return self.until is None or day <= self.until
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What the plugin does with one test, or with what ends together with a class or a module."""
-
-    level: Level | None
-    every: str
-    judges: bool
-    threshold_bytes: int
-    peak_limit_bytes: int | None
-    allowance: Allowance | None = None
-
-
-def plan_from(settings: Settings) -> Plan:
-    """Make the plan of everything that no marker says otherwise of."""
-    return Plan(
-        level=settings.level,
-        every=settings.every,
-        judges=settings.is_on and settings.leak_mode != "off",
-        threshold_bytes=settings.threshold_bytes,
-        peak_limit_bytes=settings.peak_limit_bytes,
-    )
-
-
-def plan_of(node: pytest.Item | pytest.Collector, settings: Settings) -> Plan:
-    """Make the plan of a test, or of a class or module, by its markers; the closest one that says a thing wins.
-
-    Raises:
-        pytest.UsageError: where a marker does not parse, naming it and the node.
-    """
-    base = plan_from(settings)
-    said: dict[tuple[str, str], tuple[Any, str]] = {}
-    for mark in node.iter_markers():
-        if mark.name in _PARAMETERS:
-            source = f"@pytest.mark.{mark.name} on {node.nodeid}"
-            for name, value in _arguments(mark, source).items():
-                said.setdefault((mark.name, name), (value, source))
-    if not said:
-        return base
-    try:
-        return _merge(base, said, settings)
-    except InputError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 def is_concerned(items: Iterable[pytest.Item]) -> bool:
@@ -108,53 +38,4 @@ def asks_for_fixture(item: pytest.Item) -> bool:
 
 
 def _has_own_marker(node: Any) -> bool:
-    return any(mark.name in _PARAMETERS for mark in node.own_markers)
-
-
-def _merge(base: Plan, said: dict[tuple[str, str], tuple[Any, str]], settings: Settings) -> Plan:
-    def get(marker: str, name: str) -> tuple[Any, str]:
-        return said.get((marker, name), (None, ""))
-
-    level, level_source = get("gpu_clean", "level")
-    every, every_source = get("gpu_clean", "every")
-    threshold, threshold_source = get("gpu_leak", "threshold")
-    peak, peak_source = get("gpu_limit", "peak")
-    marks = {marker for marker, _ in said}
-    gate_wanted = settings.leak_mode != "off" and bool(marks & {"gpu_clean", "gpu_leak"})
-    if level is not None:
-        level = parse_choice(level, LEVELS, f"{level_source}: level")
-    return Plan(
-        level=level or base.level,
-        every=parse_choice(every, EVERY, f"{every_source}: every") if every is not None else base.every,
-        judges=base.judges or gate_wanted,
-        threshold_bytes=(
-            base.threshold_bytes if threshold is None else parse_size(threshold, f"{threshold_source}: threshold")
-        ),
-        peak_limit_bytes=base.peak_limit_bytes if peak is None else parse_size(peak, f"{peak_source}: peak"),
-        allowance=_allowance(*get("gpu_leak", "allow"), *get("gpu_leak", "until")),
-    )
-
-
-def _allowance(reason: Any, reason_source: str, until: Any, until_source: str) -> Allowance | None:
-    if reason is None:
-        if until is not None:
-            raise InputError(f"{until_source}: until={until!r} needs the reason: allow='why'")
-        return None
-    if not isinstance(reason, str) or not reason.strip():
-        raise InputError(f"{reason_source}: allow={reason!r} is no reason; write a text that says why")
-    return Allowance(reason.strip(), None if until is None else parse_date(until, f"{until_source}: until"))
-
-
-def _arguments(mark: pytest.Mark, source: str) -> dict[str, Any]:
-    names = _PARAMETERS[mark.name]
-    unknown = [name for name in mark.kwargs if name not in names]
-    doubled = [name for name in names[: len(mark.args)] if name in mark.kwargs]
-    if len(mark.args) > len(names) or unknown or doubled:
-        wrong = ", ".join([*unknown, *doubled]) or f"{len(mark.args)} arguments"
-        raise pytest.UsageError(f"{source}: {wrong} does not fit {MARKERS[mark.name].partition(': ')[0]}")
-    found = {**dict(zip(names, mark.args, strict=False)), **mark.kwargs}
-    given = {name: value for name, value in found.items() if value is not None}
-    required = {"gpu_clean": "level", "gpu_limit": "peak"}.get(mark.name)
-    if required is not None and required not in given:
-        raise pytest.UsageError(f"{source}: {required} is missing; write {MARKERS[mark.name].partition(': ')[0]}")
-    return given
+    return any(mark.name in MARKERS for mark in node.own_markers)

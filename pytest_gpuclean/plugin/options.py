@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import Level
 from pytest_gpuclean.units import parse_choice, parse_count, parse_seconds, parse_size
+
+if TYPE_CHECKING:
+    from pytest_gpuclean.model import Level
 
 LEVELS = ("quick", "comprehensive")
 EVERY = ("test", "param", "class", "module", "session")
@@ -21,8 +22,7 @@ WATCHES = ("auto", "device", "host", "all")
 Parser = Callable[[object, str], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option, on the command line and, with underscores, as an ini key."""
 
     flag: str
@@ -107,17 +107,16 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """What the options of a run say."""
 
+    threshold_bytes: int
     silenced: bool = False
     """`--gpu-clean=off` on the command line: nothing runs, whatever markers and fixtures say."""
     level: Level | None = None
     every: str = "test"
     leak_mode: str | None = None
     """As it was said; None where it was not."""
-    threshold_bytes: int
     watch: str = "auto"
     confirm: int = 0
     peak_limit_bytes: int | None = None

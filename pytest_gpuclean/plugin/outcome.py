@@ -6,13 +6,16 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from pytest_gpuclean.errors import GpuCleanWarning
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import Leak, TestRecord
-from pytest_gpuclean.plugin.markers import Allowance, plan_of
 from pytest_gpuclean.plugin.options import Settings
+from pytest_gpuclean.plugin.plans import Allowance, plan_of
+from pytest_gpuclean.plugin.telling import attach
 from pytest_gpuclean.reports.terminal import leak_text
 
 ATTEMPTS = pytest.StashKey[list[TestRecord]]()
@@ -23,6 +26,32 @@ class LeakFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]
     """A leak, as the error at the teardown of the test that leaked."""
 
     __module__ = "builtins"  # as pytest does: the short summary then shows the fact, not where this class lives
+
+
+def tell_on(report: pytest.TestReport, item: pytest.Item, told: Told) -> None:
+    """Write onto a teardown report what came of its test; a failure of the teardown's own stays the first one."""
+    failure = told.failure
+    for text in told.warnings:
+        try:
+            item.warn(GpuCleanWarning(text))
+        except GpuCleanWarning:  # `-W error`
+            failure = "\n".join(filter(None, (failure, text)))
+    if failure and report.outcome == "failed":
+        report.sections.append(("gpuclean", failure))
+    elif failure:
+        if report.longrepr:  # the teardown skipped, or failed in a test that is marked xfail
+            report.sections.append(("teardown", str(report.longrepr)))
+        report.outcome = "failed"
+        vars(report).pop("wasxfail", None)
+        report.longrepr = _failure_text(item, failure)
+    attach(report, told.records)
+
+
+def _failure_text(item: pytest.Item, text: str) -> Any:
+    try:
+        raise LeakFailure(text, pytrace=False)
+    except LeakFailure as error:
+        return item.repr_failure(pytest.ExceptionInfo.from_exception(error))
 
 
 @dataclass(frozen=True, slots=True)
