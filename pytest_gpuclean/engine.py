@@ -18,6 +18,7 @@ from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
 from pytest_gpuclean.cleanup.settle import ThreadWatch
 from pytest_gpuclean.judging import Judge
+from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use
 from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Reading, Snapshot, TestRecord
@@ -25,10 +26,6 @@ from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Reading, Sna
 _HOST_KEPT_BYTES = 16 * 1024
 _HOST_MOVED_BYTES = 256 * 1024
 """The runner's own reports and logs move the heap by some KiB in every test."""
-
-
-LetGo = Callable[[bool], None]
-"""Lets go of what the test runner keeps of a test: what holds memory, or (True) everything."""
 
 
 def _keep(everything: bool) -> None:
@@ -66,6 +63,8 @@ class Window:
     begin: Snapshot
     threads: frozenset[int]
     is_judged: bool = False
+    waits: bool = False
+    """Whether a doubt about the test waits until its report is made."""
     has_acted: bool = False
     """Whether anything was let go, cleaned or collected."""
     leaks: list[Leak] = field(default_factory=list)
@@ -105,8 +104,9 @@ class Engine:
         self._extra_cleaners: list[Cleaner] = []
         self._threshold_bytes = threshold_bytes
         self._window: Window | None = None
-        self._last_readings: tuple[Reading, ...] | None = None
-        """Of a window that used nothing: the next one begins where it ended."""
+        self._watches_host = False
+        self._resting: Snapshot | None = None
+        """The reading at the end of a window that used nothing: the next one begins with it, which halves the cost."""
         self._threads = ThreadWatch()
         self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
 
@@ -131,10 +131,13 @@ class Engine:
             self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 0.1 ms: judged by module")
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
-        snapshot = self.gauge.read(with_heap=not slow or starts_module)
-        changed = snapshot.readings != self._last_readings
-        self.ledger.open(module, {**held(snapshot), **self._judge.first_census()} if changed else {})
-        self._judge.imports.mark()
+        if self._resting is not None and terms.peak_limit_bytes is None:
+            snapshot = self._resting
+            self.ledger.open(module, {})
+        else:
+            snapshot = self._read(edge=starts_module)
+            self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
+        self._judge.begin_window()
         self._window = Window(
             test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, threads=self._threads.known()
         )
@@ -183,9 +186,10 @@ class Engine:
         """
         with self._timed():
             before = self._book()
+            self._judge.is_exhausted = False
             window = self._window
-            if window is not None and in_teardown and not window.is_judged:
-                self._finish_test(window)
+            if window is not None and in_teardown and not (window.is_judged or window.waits):
+                self._finish_test(window, may_wait=True)
                 if window.has_acted:
                     window.given_back_bytes += _given_back(before, self._book())
             self.ledger.begin_release(key)
@@ -203,14 +207,16 @@ class Engine:
             raise RuntimeError("no window is open")
         begin = time.perf_counter()
         edge = ending.module or ending.session
-        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
+        snapshot = self._read(edge=edge)
         if not (edge or first or self._extra_cleaners) and self._is_untouched(snapshot):
-            self._last_readings = snapshot.readings
+            self._resting = snapshot
             return self._put_away(window, begin)
-        self._last_readings = None
+        self._resting = None
         self.ledger.book(held(snapshot))
         self.ledger.end_releases()
         window.leaks += _peaks_over(snapshot, window)
+        if window.waits:
+            self._finish_test(window)
         self._let_go(window)
         if level is not None:
             self._clean(window, level, first, snapshot, ending)
@@ -221,6 +227,13 @@ class Engine:
         if window.has_acted:
             window.given_back_bytes += _given_back(snapshot, self.gauge.read())
         return self._put_away(window, begin)
+
+    def _read(self, *, edge: bool) -> Snapshot:
+        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
+        if self._watches_host and not self.gauge.host_watched:  # an accelerator has turned up
+            self.ledger.forget_host()
+        self._watches_host = self.gauge.host_watched
+        return snapshot
 
     def _is_untouched(self, snapshot: Snapshot) -> bool:
         """Whether the window has used no memory at all: most tests, so nothing more is spent on them."""
@@ -303,7 +316,8 @@ class Engine:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _book(self, *, edge: bool = True) -> Snapshot:
-        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
+        self._resting = None
+        snapshot = self._read(edge=edge)
         self.ledger.book(held(snapshot))
         return snapshot
 
@@ -351,18 +365,22 @@ class Engine:
     def _run(self, steps: Sequence[Cleaner], occasion: Occasion) -> CleanupResult:
         return run_cleanup(steps, occasion, lambda: in_use(self.gauge.read()))
 
-    def _finish_test(self, window: Window) -> None:
+    def _finish_test(self, window: Window, *, may_wait: bool = False) -> None:
         if window.terms.judges:
-            self._let_go(window)
-            self._judge_window(window)
-        window.is_judged = True
+            if not window.waits:
+                self._let_go(window)
+            window.waits = not self._judge_window(window, may_wait=may_wait)
+        window.is_judged = not window.waits
 
-    def _judge_window(self, window: Window) -> None:
+    def _judge_window(self, window: Window, *, may_wait: bool) -> bool:
         window.has_acted |= any(size > window.terms.threshold_bytes for size in self.ledger.test.values())
-        found = self._judge.judge_test(window.terms.threshold_bytes, window.let_go, window.threads)
+        found = self._judge.judge_test(window.terms.threshold_bytes, window.let_go, window.threads, may_wait=may_wait)
+        if found is None:
+            return False
         window.leaks += [
             _leak("test", window.test, account, size, window.terms.threshold_bytes) for account, size in found.items()
         ]
+        return True
 
     def _judge_ends(self, window: Window, ending: Ending) -> None:
         terms = window.terms

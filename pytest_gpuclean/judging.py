@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
+import gc
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from pytest_gpuclean.cleanup import CLEANERS
-from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
-from pytest_gpuclean.cleanup.interface import Occasion
-from pytest_gpuclean.cleanup.runner import run_cleanup
-from pytest_gpuclean.cleanup.settle import Patience, threads_since, wait_until
+from pytest_gpuclean.cleanup.garbage import GarbageCleaner
+from pytest_gpuclean.cleanup.settle import Patience
+from pytest_gpuclean.ladder import Climb, LetGo, doubtful, not_returned
 from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger
 from pytest_gpuclean.leaks.verdict import judge, judged_growth
 from pytest_gpuclean.memory.census import count_host_bytes
@@ -21,13 +20,10 @@ from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
 
 _SHORT_WALK = 20_000
 """Objects to look at in a value of the runner; what a longer walk would find is let go of only on a doubt."""
-_RECOUNT_BYTES = 64 * 1024
-"""How far the heap has to fall before the arrays in it are counted again."""
 _LATE_FREE_SECONDS = (0.25, 0.05)
 _THREAD_END_SECONDS = (2.0, 0.5)
 """How long to wait for a suspect, at first and at least: for frees that come late, for new threads that end."""
 
-LetGo = Callable[[bool], None]
 FixtureValues = Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]]
 
 
@@ -54,21 +50,52 @@ class Judge:
         self.on_wait = on_wait
         self.patience = Patience(*_LATE_FREE_SECONDS)
         self.thread_patience = Patience(*_THREAD_END_SECONDS)
+        self.is_exhausted = False
+        """Whether the dear rungs have been climbed since anything else happened in this window."""
+        self._waiting: Climb | None = None
         self._counted = False
         self.heap_at_count = 0
-        self.caches = [cleaner() for cleaner in CLEANERS]
+        self.caches = [cleaner() for cleaner in CLEANERS if cleaner is not GarbageCleaner]
+
+    def begin_window(self) -> None:
+        """Start afresh for a new window."""
+        self.imports.mark()
+        self.is_exhausted = False
+        self._waiting = None
 
     # -- who is judged ------------------------------------------------------------------------------------------
 
-    def judge_test(self, threshold: int, let_go: LetGo, threads: frozenset[int]) -> Bytes:
-        """Judge the test of the open window; return what it leaked, by account."""
+    def judge_test(
+        self, threshold: int, let_go: LetGo, threads: frozenset[int], *, may_wait: bool = False
+    ) -> Bytes | None:
+        """Judge the test of the open window; return what it leaked, by account.
+
+        Where it may wait and there is a doubt left, None: the runner still keeps what others may want for the
+        test's report, so the same is asked again when that is made.
+        """
         share = self.ledger.test
-        climb = _Climb(self, [share], threads)
-        climb.run(lambda: _doubtful(share, climb, threshold), let_go)
+        climb = self._waiting or Climb(self, [share], threads)
+
+        def doubt() -> list[Account]:
+            return doubtful(share, climb, threshold)
+
+        if self._waiting is None:
+            climb.run(doubt, let_go)
+        else:
+            if climb.counted:  # what has gone since went with the fixtures that ended
+                self.ledger.book_given_back(self.census(), [*(ended.held for ended in self.ledger.ended), share])
+            climb.let_go_of_all(doubt, let_go)
+        self._waiting = climb if may_wait and doubt() else None
+        if self._waiting is not None:
+            return None
         if any(size < -threshold for size in share.values()):
             climb.look(count_anew=share.get(HEAP, 0) < -threshold)
         if not climb.counted:
             self.ledger.expect_returned(share)
+        return self._charge(climb, threshold)
+
+    def _charge(self, climb: Climb, threshold: int) -> Bytes:
+        share = self.ledger.test
         leaked: Bytes = {}
         for account in {*share, *climb.credits}:
             split = judge(
@@ -91,9 +118,9 @@ class Judge:
 
     def judge_block(self, share: Bytes, threshold: int, threads: frozenset[int]) -> Bytes:
         """Judge a stretch of code that has a share of its own."""
-        climb = _Climb(self, [share], threads)
-        climb.run(lambda: _doubtful(share, climb, threshold))
-        left = [account for account in _doubtful(share, climb, threshold) if account != HEAP]
+        climb = Climb(self, [share], threads)
+        climb.run(lambda: doubtful(share, climb, threshold))
+        left = [account for account in doubtful(share, climb, threshold) if account != HEAP]
         return {account: judged_growth(share, account) - climb.credits.get(account, 0) for account in left}
 
     def judge_ended_fixtures(
@@ -104,8 +131,8 @@ class Judge:
         for share in ended:
             if HEAP in share.held and share.held[HEAP] - share.fallen.get(HEAP, 0) <= threshold:
                 self.ledger.expect_returned(share.held)
-        climb = _Climb(self, [share.held for share in ended], threads)
-        climb.run(lambda: [a for s in ended for a in _not_returned(s, climb, threshold)], let_go)
+        climb = Climb(self, [share.held for share in ended], threads)
+        climb.run(lambda: [a for s in ended for a in not_returned(s, climb, threshold)], let_go)
         for share in ended:
             leaked: Bytes = {}
             for account in list(share.held):
@@ -122,7 +149,7 @@ class Judge:
 
     def judge_drift(self, drift: Drift, threshold: int, let_go: LetGo, threads: frozenset[int]) -> Bytes:
         """Judge what tests kept below the threshold, where it adds up."""
-        climb = _Climb(self, [], threads)
+        climb = Climb(self, [], threads)
 
         def doubt() -> list[Account]:
             for account, size in climb.take_credits():
@@ -179,113 +206,8 @@ class Judge:
     def census(self) -> Bytes:
         snapshot = self.gauge.read()
         self.heap_at_count = held(snapshot).get(HEAP, 0)
+        frozen = gc.get_freeze_count()
+        if frozen:
+            reason = f"the run has frozen {frozen} objects (gc.freeze): what only they hold is not counted"
+            self.gauge.unavailable.setdefault("arrays", reason)
         return {ARRAYS: count_host_bytes()}
-
-
-class _Climb:
-    """One way up the ladder."""
-
-    def __init__(self, judge: Judge, pending: Sequence[Bytes], threads: frozenset[int]) -> None:
-        self._judge = judge
-        self._pending = pending
-        self._threads = threads
-        self.credits: Bytes = {}
-        """By how much the values of live fixtures have grown."""
-        self.counted = False
-        """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
-
-    def run(self, doubt: Callable[[], Collection[Account]], let_go: LetGo | None = None) -> None:
-        """Climb as long as there is a doubt."""
-        rungs: list[Callable[[], Any]] = [
-            *([partial(self._free, partial(let_go, True))] if let_go else []),
-            partial(self._free, collect_young),
-            self.look,
-            partial(self._free, collect_all),
-            partial(self._free, self._clear_caches),
-            partial(self._wait, doubt),
-            self.look,
-        ]
-        for rung in rungs:
-            if not doubt():
-                return
-            rung()
-
-    def take_credits(self) -> list[tuple[Account, int]]:
-        """Hand the credits out, once."""
-        taken, self.credits = list(self.credits.items()), {}
-        return taken
-
-    def look(self, *, count_anew: bool = True) -> None:
-        """See what live fixtures reach now, and count the arrays in host memory where the heap grew."""
-        judge = self._judge
-        snapshot = judge.gauge.read()
-        heap = held(snapshot).get(HEAP)
-        if heap is not None and count_anew and not (self.counted and self._is_as_counted(heap)):
-            self._book(judge.census())
-            self.counted = True
-        walk = Walk(judge.opaque_packages, rounds(snapshot))
-        self._add(judge.reach(walk))
-        self._add({ARRAYS: walk.measure(judge.imports.new_values()).get(ARRAYS, 0)} if self.counted else {})
-        judge.imports.mark()
-
-    def _add(self, grown: Bytes) -> None:
-        for account, size in grown.items():
-            if size:
-                self.credits[account] = self.credits.get(account, 0) + size
-
-    def _free(self, action: Callable[[], Any]) -> None:
-        action()
-        self._reread()
-
-    def _reread(self) -> None:
-        judge = self._judge
-        levels = held(judge.gauge.read())
-        self._book(levels)
-        if self.counted and not self._is_as_counted(levels.get(HEAP, 0)):
-            self._book(judge.census())
-
-    def _is_as_counted(self, heap_bytes: int) -> bool:
-        return heap_bytes > self._judge.heap_at_count - _RECOUNT_BYTES
-
-    def _book(self, levels: Bytes) -> None:
-        self._judge.ledger.book_given_back(levels, self._pending)
-
-    def _clear_caches(self) -> None:
-        occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
-        result = run_cleanup(self._judge.caches, occasion, dict)
-        self._judge.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
-
-    def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:
-        judge = self._judge
-        new_threads = threads_since(self._threads)
-        patience = judge.thread_patience if new_threads else judge.patience
-
-        def is_back() -> bool:
-            self._free(collect_young)
-            return not doubt()
-
-        def may_go_on() -> bool:
-            return not new_threads or any(thread.is_alive() for thread in new_threads)
-
-        names = ", ".join(sorted(thread.name for thread in new_threads)) or "frees that come late"
-        limit = min(judge.settle_seconds, patience.seconds)
-        patience.learn(wait_until(is_back, limit, may_go_on, partial(judge.on_wait, names)))
-
-
-def _doubtful(share: Bytes, climb: _Climb, threshold: int, fallen: Bytes | None = None) -> list[Account]:
-    """List the accounts of a share that are above the threshold and not explained yet.
-
-    Of the heap and the arrays in it, only one counts: the heap until the arrays have been counted.
-    """
-    passed_over = HEAP if climb.counted else ARRAYS
-    forgiven = fallen or {}
-    return [
-        account
-        for account in share
-        if account != passed_over
-        and judged_growth(share, account) - climb.credits.get(account, 0) - forgiven.get(account, 0) > threshold
-    ]
-
-
-def _not_returned(share: FixtureShare, climb: _Climb, threshold: int) -> list[Account]:
-    return _doubtful(share.held, climb, threshold, share.fallen)

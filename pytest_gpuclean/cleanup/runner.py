@@ -55,7 +55,7 @@ def _run_step(cleaner: Cleaner, occasion: Occasion) -> tuple[str, str, str]:
     try:
         name = str(cleaner.name)
         outcome = cleaner.clean(occasion)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return name, "failed", f"{type(error).__name__}: {error}"
     if isinstance(outcome, Skip):
         return name, "skipped", outcome.reason

@@ -65,6 +65,15 @@ class Ledger:
         self.session.tests += 1
         self.modules.setdefault(module, Drift()).tests += 1
 
+    def forget_host(self) -> None:
+        """Drop what was booked of host memory: it is not watched any more."""
+        shares = [self.test, *self._owners, self._last, self.session.kept, *(d.kept for d in self.modules.values())]
+        for fixture in (*self.fixtures.values(), *self.ended):
+            shares += [fixture.held, fixture.reach, fixture.fallen]
+        for share in shares:
+            for account in (HEAP, ARRAYS):
+                share.pop(account, None)
+
     def close(self) -> None:
         """End the window: what follows belongs to nobody until the next one begins."""
         self._owners = [share.held for share in self.fixtures.values() if self._is_owner(share.held)]

@@ -34,7 +34,10 @@ def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes
     surely = growth_bytes - owned_bytes
     if surely <= threshold_bytes:
         return Split(0, surely)
-    leaked = max(surely, min(growth_bytes, drift_bytes + surely))
+    # A window cannot have leaked more than it grew: the rest was kept earlier.
+    leaked = min(growth_bytes, max(surely, drift_bytes + surely))
+    if leaked <= threshold_bytes:
+        return Split(0, surely)
     return Split(leaked, surely - leaked)
 
 

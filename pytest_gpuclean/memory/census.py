@@ -13,6 +13,7 @@ from itertools import compress
 from types import FrameType
 from typing import Any
 
+from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.jax import live_clients
 from pytest_gpuclean.memory.storages import StorageReaders, elements_of
 from pytest_gpuclean.memory.tensorflow import cpu_bytes
@@ -30,15 +31,22 @@ def count_host_bytes() -> int:
     if readers.is_empty:
         return 0
     sizes: dict[tuple[str, int], int] = {}
+    expanded: dict[int, Any] = {}
 
-    def count(candidates: Iterable[Any], depth: int = 0) -> None:
-        for candidate in candidates:
+    autograd = Autograd()
+
+    def count(candidates: Iterable[Any]) -> None:
+        pending = list(candidates)
+        while pending:
+            candidate = pending.pop()
             reader = readers.reader_of(type(candidate))
             storage = reader(candidate) if reader else None
-            if storage is not None and storage.account == ARRAYS and storage.identity not in sizes:
+            if storage is not None and storage.account == ARRAYS:
                 sizes[storage.identity] = storage.size_bytes
-                if depth < _UNTRACKED_DEPTH:
-                    count(elements_of(candidate), depth + 1)
+            if reader is not None and id(candidate) not in expanded:
+                expanded[id(candidate)] = candidate
+                pending += elements_of(candidate)
+                pending += autograd.behind(candidate)
 
     for objects in _reachable_layers():
         kinds = {id(kind): kind for kind in map(type, objects)}
@@ -86,8 +94,9 @@ def _running_locals() -> list[Any]:
             if _may_read_locals(frame):
                 names = frame.f_locals
                 found += names.values()
-                if sys.version_info < (3, 13):
-                    # Until 3.12 the frame keeps this copy, and with it alive what the function deletes later.
+                # Until 3.12 the frame keeps this copy, and with it alive what the function deletes later; but it is
+                # the same that locals() gives out, so not where somebody else has it (3: the frame, here, the call).
+                if sys.version_info < (3, 13) and sys.getrefcount(names) <= 3:
                     names.clear()
             frame = frame.f_back
     return found  # by now `frame` is None: it would refer to its own frame, and keep all of this alive

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pytest_gpuclean.memory import DEVICE_PROBES, run_has_accelerator
 from pytest_gpuclean.memory.host import HostProbe
 from pytest_gpuclean.memory.interface import Probe, first_line
 from pytest_gpuclean.model import Bytes, Reading, Snapshot, Unavailable
+
+_OPTIONAL = ("requested_bytes", "peak_bytes", "total_bytes")
+_FIGURES = ("allocated_bytes", "reserved_bytes", *_OPTIONAL)
 
 
 class Gauge:
@@ -122,11 +128,22 @@ def _read_into(probe: Probe, readings: list[Reading], gaps: list[Unavailable]) -
             if isinstance(answer, Unavailable):
                 gaps.append(answer)
             elif isinstance(answer, Reading):
-                readings.append(answer)
+                readings.append(_checked(answer))
             else:
                 gaps.append(Unavailable(_source_of(probe), f"gave {type(answer).__name__}, which is no Reading"))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         gaps.append(Unavailable(_source_of(probe), first_line(error)))
+
+
+def _checked(reading: Reading) -> Reading:
+    """Make sure of whole numbers: somebody's probe may give NumPy's, or none."""
+    if type(reading.allocated_bytes) is int and type(reading.reserved_bytes) is int:
+        return reading
+    figures: dict[str, Any] = {
+        name: value if value is None and name in _OPTIONAL else operator.index(value)
+        for name, value in ((name, getattr(reading, name)) for name in _FIGURES)
+    }
+    return dataclasses.replace(reading, **figures)
 
 
 def _source_of(probe: object) -> str:

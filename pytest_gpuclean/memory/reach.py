@@ -5,15 +5,14 @@ Not through modules, classes or a function's globals: those belong to the progra
 
 from __future__ import annotations
 
-import functools
 import gc
 import time
 import types
 import weakref
-from collections.abc import Collection, Hashable, Iterable
-from typing import Any, cast
+from collections.abc import Collection, Iterable
+from typing import Any
 
-from pytest_gpuclean.memory.interface import loaded
+from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.storages import StorageReaders, elements_of
 from pytest_gpuclean.model import Bytes
 
@@ -21,14 +20,12 @@ WALK_SECONDS = 5.0
 """A walk over a larger value is cut: what it did not reach counts as nobody's."""
 
 _CHECK_EVERY = 4096
-_GRAPH_NODES = 20_000
 _OPAQUE_TYPES = frozenset(
     {
         types.ModuleType,
         types.FrameType,
         types.CodeType,
         types.TracebackType,
-        types.BuiltinFunctionType,
         types.GetSetDescriptorType,
         types.MemberDescriptorType,
         weakref.ReferenceType,
@@ -65,11 +62,7 @@ class Walk:
         self._storages: set[tuple[str, int]] = set()
         self._limit = limit
         self._deadline = time.monotonic() + WALK_SECONDS
-        self._nodes: set[Any] = set()
-        """Nodes of autograd graphs, kept so that their identity stays theirs: each look at one makes new tensors."""
-        torch = loaded("torch")
-        self._is_leaf = getattr(torch.Tensor, "is_leaf", None) if torch else None
-        self._tensor = torch.Tensor if torch else None
+        self._autograd = Autograd()
 
     def measure(self, roots: Iterable[Any]) -> Bytes:
         """Sum the storages that are reachable from the roots, by account."""
@@ -114,40 +107,5 @@ class Walk:
         following = gc.get_referents(value)
         if is_tensor:
             following += elements_of(value)
-        if is_tensor and any(base is self._tensor for base in type.__dict__["__mro__"].__get__(kind)):
-            following.append(self._gradient(value))
-            following += self._saved_by_graph(value)
+            following += self._autograd.behind(value)
         return following
-
-    def _gradient(self, tensor: Any) -> Any:
-        # It has no Python wrapper until somebody asks for it; asking a tensor that is no leaf warns.
-        try:
-            return self._tensor.grad.__get__(tensor) if self._is_leaf.__get__(tensor) else None  # type: ignore[union-attr]
-        except Exception:
-            return None
-
-    def _saved_by_graph(self, tensor: Any) -> list[Any]:
-        """List what the autograd graph behind a tensor has saved: a value that keeps a graph keeps these too."""
-        try:
-            pending = [tensor.grad_fn]
-        except Exception:
-            return []
-        saved: list[Any] = []
-        while pending and len(self._nodes) < _GRAPH_NODES:
-            node = pending.pop()
-            if node is None or node in self._nodes:
-                continue
-            self._nodes.add(node)
-            pending += [following for following, _ in node.next_functions]
-            for name in _saved_names(cast("Hashable", type(node))):
-                try:
-                    saved.append(getattr(node, name))
-                except Exception:  # the graph's buffers were freed by a backward pass
-                    continue
-            saved.append(getattr(node, "variable", None))
-        return saved
-
-
-@functools.cache
-def _saved_names(node_type: Any) -> tuple[str, ...]:
-    return tuple(name for name in dir(node_type) if name.startswith("_saved_"))

@@ -237,7 +237,7 @@ class RunHooks:
 
     # -- trouble of our own -------------------------------------------------------------------------------------
 
-    def _note_trouble(self, error: Exception) -> None:
+    def _note_trouble(self, error: BaseException) -> None:
         self.engine.abandon()
         self._problems.append(f"trouble of gpuclean itself: {first_line(error)}")
         self.engine.gauge.unavailable["a test, by trouble of gpuclean itself"] = first_line(error)
@@ -262,14 +262,14 @@ class RunHooks:
 class Guard:
     """Takes in our own trouble: it never changes the outcome of somebody's test."""
 
-    def __init__(self, note: Callable[[Exception], None]) -> None:
+    def __init__(self, note: Callable[[BaseException], None]) -> None:
         self._note = note
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if error is None or not isinstance(error, Exception) or isinstance(error, (pytest.exit.Exception, Warning)):
+        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, (pytest.exit.Exception, Warning)):
             return False
         self._note(error)
         return True

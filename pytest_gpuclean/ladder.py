@@ -1,0 +1,152 @@
+"""The ladder that a suspect is looked at by: each rung is climbed only where the one before left a doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
+from pytest_gpuclean.cleanup.interface import Occasion
+from pytest_gpuclean.cleanup.runner import run_cleanup
+from pytest_gpuclean.cleanup.settle import threads_since, wait_until
+from pytest_gpuclean.leaks.ledger import FixtureShare
+from pytest_gpuclean.leaks.verdict import judged_growth
+from pytest_gpuclean.memory.gauge import held, rounds
+from pytest_gpuclean.memory.reach import Walk
+from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+
+if TYPE_CHECKING:
+    from pytest_gpuclean.judging import Judge
+
+LetGo = Callable[[bool], None]
+"""Lets go of what the test runner keeps of a test: what holds memory, or (True) everything."""
+
+_RECOUNT_BYTES = 64 * 1024
+"""How far the heap has to fall before the arrays in it are counted again."""
+
+
+class Climb:
+    """One way up the ladder."""
+
+    def __init__(self, tools: Judge, pending: Sequence[Bytes], threads: frozenset[int]) -> None:
+        self._tools = tools
+        self._pending = pending
+        self._threads = threads
+        self.credits: Bytes = {}
+        """By how much the values of live fixtures have grown."""
+        self.counted = False
+        """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
+
+    def run(self, doubt: Callable[[], Collection[Account]], let_go: LetGo | None = None) -> None:
+        """Climb as long as there is a doubt."""
+        rungs: list[Callable[[], Any]] = [
+            *([partial(self._free, partial(let_go, True))] if let_go else []),
+            partial(self._free, collect_young),
+            self.look,
+            *([] if self._tools.is_exhausted else self._dear_rungs(doubt)),
+        ]
+        for rung in rungs:
+            if not doubt():
+                return
+            rung()
+
+    def let_go_of_all(self, doubt: Callable[[], Collection[Account]], let_go: LetGo) -> None:
+        """Climb the one rung that had to wait until the test was reported."""
+        if doubt():
+            self._free(partial(let_go, True))
+
+    def _dear_rungs(self, doubt: Callable[[], Collection[Account]]) -> list[Callable[[], Any]]:
+        def exhaust() -> None:
+            self._tools.is_exhausted = True  # the same again, in the same window, would free nothing more
+
+        return [
+            partial(self._free, collect_all),
+            partial(self._free, self._clear_caches),
+            partial(self._wait, doubt),
+            self.look,
+            exhaust,
+        ]
+
+    def take_credits(self) -> list[tuple[Account, int]]:
+        """Hand the credits out, once."""
+        taken, self.credits = list(self.credits.items()), {}
+        return taken
+
+    def look(self, *, count_anew: bool = True) -> None:
+        """See what live fixtures reach now, and count the arrays in host memory where the heap grew."""
+        tools = self._tools
+        snapshot = tools.gauge.read()
+        heap = held(snapshot).get(HEAP)
+        if heap is not None and count_anew and not (self.counted and self._is_as_counted(heap)):
+            self._book(tools.census())
+            self.counted = True
+        walk = Walk(tools.opaque_packages, rounds(snapshot))
+        self._add(tools.reach(walk))
+        self._add({ARRAYS: walk.measure(tools.imports.new_values()).get(ARRAYS, 0)} if self.counted else {})
+        tools.imports.mark()
+
+    def _add(self, grown: Bytes) -> None:
+        for account, size in grown.items():
+            if size:
+                self.credits[account] = self.credits.get(account, 0) + size
+
+    def _free(self, action: Callable[[], Any]) -> None:
+        action()
+        self._reread()
+
+    def _reread(self) -> None:
+        tools = self._tools
+        levels = held(tools.gauge.read())
+        self._book(levels)
+        if self.counted and not self._is_as_counted(levels.get(HEAP, 0)):
+            self._book(tools.census())
+
+    def _is_as_counted(self, heap_bytes: int) -> bool:
+        return heap_bytes > self._tools.heap_at_count - _RECOUNT_BYTES
+
+    def _book(self, levels: Bytes) -> None:
+        self._tools.ledger.book_given_back(levels, self._pending)
+
+    def _clear_caches(self) -> None:
+        occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
+        result = run_cleanup(self._tools.caches, occasion, dict)
+        self._tools.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
+        if any(step.status == "done" for step in result.steps):
+            collect_all()
+
+    def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:
+        tools = self._tools
+        new_threads = threads_since(self._threads)
+        patience = tools.thread_patience if new_threads else tools.patience
+
+        def is_back() -> bool:
+            self._free(collect_young)
+            return not doubt()
+
+        def may_go_on() -> bool:
+            return not new_threads or any(thread.is_alive() for thread in new_threads)
+
+        names = ", ".join(sorted(thread.name for thread in new_threads)) or "frees that come late"
+        limit = min(tools.settle_seconds, patience.seconds)
+        patience.learn(wait_until(is_back, limit, may_go_on, partial(tools.on_wait, names)))
+
+
+def doubtful(share: Bytes, climb: Climb, threshold: int, fallen: Bytes | None = None) -> list[Account]:
+    """List the accounts of a share that are above the threshold and not explained yet.
+
+    Of the heap and the arrays in it, only one counts: the heap until the arrays have been counted.
+    """
+    passed_over = HEAP if climb.counted else ARRAYS
+    forgiven = fallen or {}
+    return [
+        account
+        for account in share
+        if account != passed_over
+        and judged_growth(share, account) - climb.credits.get(account, 0) - forgiven.get(account, 0) > threshold
+    ]
+
+
+def not_returned(share: FixtureShare, climb: Climb, threshold: int) -> list[Account]:
+    """List the accounts of an ended fixture that are above the threshold and not explained yet."""
+    return doubtful(share.held, climb, threshold, share.fallen)
