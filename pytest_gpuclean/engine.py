@@ -128,7 +128,7 @@ class Engine:
         starts_module = module not in self.ledger.modules
         self.ledger.heap_by_module = slow
         if slow:
-            self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 0.1 ms: judged by module")
+            self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 0.5 ms: judged by module")
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
         if self._resting is not None and terms.peak_limit_bytes is None:
@@ -206,7 +206,7 @@ class Engine:
         if window is None:
             raise RuntimeError("no window is open")
         begin = time.perf_counter()
-        edge = ending.module or ending.session
+        edge = ending.module or ending.session or bool(self.ledger.ended)
         snapshot = self._read(edge=edge)
         if not (edge or first or self._extra_cleaners) and self._is_untouched(snapshot):
             self._resting = snapshot

@@ -191,16 +191,20 @@ class Judge:
 
     def look_at_new(self, key: int) -> None:
         """Note what a fixture reaches right after its setup, so that what tests add to it can be told."""
-        added = self.reach(Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False))), new=key)
+        walk = Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False)))
+        added = self.reach(walk, new=key, with_arrays=self.gauge.host_watched)
         new = self.ledger.fixtures[key].held
         for account, size in added.items():  # its setup has added to the values of others
             new[account] = new.get(account, 0) - size
 
-    def reach(self, walk: Walk, new: int | None = None) -> Bytes:
+    def reach(self, walk: Walk, new: int | None = None, *, with_arrays: bool = True) -> Bytes:
         live = self.ledger.fixtures
         reach = {key: walk.measure(roots) for key, roots in self.fixture_values(live.keys())}
         if new in reach:
             live[new].reach = reach[new]
+        if not with_arrays:  # they are no part of what is measured here: leave them as they were
+            for key, found in reach.items():
+                found[ARRAYS] = live[key].reach.get(ARRAYS, 0)
         return self.ledger.credit(reach)
 
     def census(self) -> Bytes:

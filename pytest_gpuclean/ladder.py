@@ -82,7 +82,7 @@ class Climb:
             self._book(tools.census())
             self.counted = True
         walk = Walk(tools.opaque_packages, rounds(snapshot))
-        self._add(tools.reach(walk))
+        self._add(tools.reach(walk, with_arrays=self.counted))
         self._add({ARRAYS: walk.measure(tools.imports.new_values()).get(ARRAYS, 0)} if self.counted else {})
         tools.imports.mark()
 

@@ -31,7 +31,8 @@ def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes
         drift_bytes: what earlier windows kept below the threshold since.
         threshold_bytes: the largest growth that passes.
     """
-    surely = growth_bytes - owned_bytes
+    # A fixture that shrank may explain a fall, but never makes a leak: it may have shrunk long before.
+    surely = growth_bytes - max(owned_bytes, min(growth_bytes, 0))
     if surely <= threshold_bytes:
         return Split(0, surely)
     # A window cannot have leaked more than it grew: the rest was kept earlier.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from pytest_gpuclean.plugin import retention
+
+Before = list[tuple[Any, dict[str, int]]]
+"""Classes and global namespaces, with the identity of each value in them."""
 
 
 class FixtureRoots:
@@ -17,17 +20,22 @@ class FixtureRoots:
         self._definitions: dict[int, pytest.FixtureDef[Any]] = {}
         self._attributes: dict[int, list[tuple[Any, list[str]]]] = {}
 
-    def begin(self, request: pytest.FixtureRequest) -> list[tuple[Any, dict[str, int]]]:
-        """Note what its class and its module look like before a setup."""
-        owners = [owner for owner in (_owner(request, "cls"), _owner(request, "module")) if owner is not None]
-        return [(owner, {name: id(value) for name, value in vars(owner).items()}) for owner in owners]
+    def begin(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Before:
+        """Note what its class, its module and its own globals look like before a setup."""
+        owners = [
+            _member(request, "cls"),
+            getattr(_member(request, "module"), "__dict__", None),
+            getattr(fixturedef.func, "__globals__", None),
+        ]
+        distinct = {id(owner): owner for owner in owners if isinstance(owner, (type, dict))}
+        return [(owner, {name: id(value) for name, value in _names(owner).items()}) for owner in distinct.values()]
 
-    def end(self, fixturedef: pytest.FixtureDef[Any], before: list[tuple[Any, dict[str, int]]]) -> None:
-        """Note what the setup has set there: `setUpClass`, or `request.cls.model = ...`."""
+    def end(self, fixturedef: pytest.FixtureDef[Any], before: Before) -> None:
+        """Note what the setup has set there: `setUpClass`, `request.cls.model = ...`, `global ENGINE`."""
         self._definitions[id(fixturedef)] = fixturedef
         changed = []
         for owner, known in before:
-            names = [name for name, value in list(vars(owner).items()) if known.get(name) != id(value)]
+            names = [name for name, value in list(_names(owner).items()) if known.get(name) != id(value)]
             if names:
                 changed.append((owner, names))
         self._attributes[id(fixturedef)] = changed
@@ -38,7 +46,7 @@ class FixtureRoots:
             if key in self._definitions:
                 values = retention.fixture_value(self._definitions[key])
                 for owner, names in self._attributes.get(key, ()):
-                    values += [vars(owner)[name] for name in names if name in vars(owner)]
+                    values += [_names(owner)[name] for name in names if name in _names(owner)]
                 yield key, values
 
     def error_frames(self) -> Iterator[int]:
@@ -52,10 +60,14 @@ class FixtureRoots:
         self._attributes.pop(key, None)
 
 
-def _owner(request: pytest.FixtureRequest, name: str) -> Any:
+def _member(request: pytest.FixtureRequest, name: str) -> Any:
     if request.scope not in ("class", "module"):
         return None
     try:
         return getattr(request, name)
     except AttributeError:  # a module-scope request has no class
         return None
+
+
+def _names(owner: Any) -> Mapping[str, Any]:
+    return owner if isinstance(owner, dict) else vars(owner)

@@ -139,7 +139,7 @@ class RunHooks:
     def _begin_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[Any]:
         before: list[Any] = []
         with self._guard:
-            before = self._roots.begin(request)
+            before = self._roots.begin(fixturedef, request)
             self.engine.begin_setup(id(fixturedef), fixturedef.argname, fixturedef.scope)
         return before
 
@@ -156,7 +156,7 @@ class RunHooks:
         if everything and self._is_reported:
             retention.let_go_of_all(item, spared)
         else:
-            retention.let_go_of_memory(item, self.engine.holds_memory, spared)
+            retention.let_go_of_memory(item, self.engine.holds_memory, spared, is_reported=self._is_reported)
         if self._error is not None and retention.may_clear_frames(item.config):
             retention.clear_frames(self._error, spared)
 

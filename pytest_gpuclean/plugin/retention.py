@@ -7,10 +7,11 @@ memory is let go, so that others still find the rest (a browser page, a driver) 
 from __future__ import annotations
 
 import dis
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType, MethodType, TracebackType
 from typing import Any
 
 import pytest
@@ -35,21 +36,23 @@ def pins_frames(item: pytest.Item) -> bool:
     return not may_clear_frames(item.config) and next(_kept_exceptions(item), None) is not None
 
 
-def let_go_of_memory(item: pytest.Item, holds_memory: HoldsMemory, spared: frozenset[int]) -> None:
+def let_go_of_memory(
+    item: pytest.Item, holds_memory: HoldsMemory, spared: frozenset[int], *, is_reported: bool
+) -> None:
     """Let go of the frames of a test that failed, and of those values that hold memory.
 
     Args:
         item: the test.
         holds_memory: tells which values do.
         spared: frames (by `id`) that a live fixture's error still needs.
+        is_reported: whether its last report is made, so that nobody asks for its instance any more.
     """
-    for values in _namespaces(item):
-        for name, value in list(values.items()):
-            if not isinstance(value, _PLAIN) and holds_memory(value):
-                del values[name]
-    if may_clear_frames(item.config):
-        for kept in _kept_exceptions(item):
-            clear_frames(kept, spared)
+    _empty(getattr(item, "funcargs", None), holds_memory)
+    if is_reported and item.config.pluginmanager.has_plugin("flaky"):
+        _empty_instance_of_flaky(item, holds_memory)
+    elif is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
+        _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
+    _clear_kept(item, spared)
 
 
 def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
@@ -62,16 +65,11 @@ def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     values = getattr(item, "funcargs", None)
     if isinstance(values, dict):  # runtestprotocol() drops them too, a little later
         values.clear()
-    # The instance of a plain test class lives as long as its item: to the end of the session (pytest 11374, 12198).
-    # Both names are set anew when somebody asks for them.
-    if getattr(item, "_instance", None) is not None:
-        del item._instance  # type: ignore[attr-defined]
-        item._obj = None  # type: ignore[attr-defined]
-    elif not hasattr(item, "_instance") and getattr(getattr(item, "_obj", None), "__self__", None) is not None:
-        item._obj = None  # type: ignore[attr-defined]  # before pytest 8.2
+    if not item.config.pluginmanager.has_plugin("flaky"):
+        _drop_instance(item)
+    _clear_kept(item, spared)
     if may_clear_frames(item.config):
-        for kept in _kept_exceptions(item):
-            clear_frames(kept, spared)
+        _drop_errors(item)
 
 
 def clear_frames(error: BaseException | None, spared: frozenset[int] = frozenset()) -> None:
@@ -107,26 +105,67 @@ def fixture_error_frames(fixturedef: pytest.FixtureDef[Any]) -> Iterator[int]:
             yield from map(id, _frames(part))
 
 
-def _namespaces(item: pytest.Item) -> Iterator[dict[str, Any]]:
-    values = getattr(item, "funcargs", None)
-    if isinstance(values, dict):
-        yield values
-    instance = getattr(item, "_instance", None) or getattr(getattr(item, "_obj", None), "__self__", None)
-    if instance is None and item.config.pluginmanager.has_plugin("flaky"):
-        instance = _instance_of_flaky()
-    # Of a plain function it may be the module, whose names are not the test's.
-    if instance is not None and type(instance) is getattr(item, "cls", None):
-        yield getattr(instance, "__dict__", {})
+def _empty(values: Any, holds_memory: HoldsMemory) -> None:
+    for name, value in list(values.items()) if isinstance(values, dict) else ():
+        if not isinstance(value, _PLAIN) and holds_memory(value):
+            del values[name]
 
 
-def _instance_of_flaky() -> object:
+def _instance(item: pytest.Item) -> object:
+    """The instance of a test's class; for a plain function there is none."""
+    found = getattr(item, "_instance", None) or getattr(getattr(item, "_obj", None), "__self__", None)
+    return found if type(found) is getattr(item, "cls", None) else None
+
+
+def _drop_instance(item: pytest.Item) -> None:
+    # It lives as long as its item: to the end of the session (pytest 11374, 12198). Both names are set anew when
+    # somebody asks for them.
+    if _instance(item) is None:
+        return
+    if hasattr(item, "_instance"):
+        del item._instance
+    item._obj = None  # type: ignore[attr-defined]
+
+
+def _empty_instance_of_flaky(item: pytest.Item, holds_memory: HoldsMemory) -> None:
     # Flaky 3.8 has the instance in a local variable around the whole protocol, also when unittest has dropped it.
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "pytest_runtest_protocol" and "test_instance" in frame.f_code.co_varnames:
-            return frame.f_locals.get("test_instance")
+            names = frame.f_locals
+            instance = names.get("test_instance")
+            if type(instance) is getattr(item, "cls", None) and not _has_other_owner(instance, item, names):
+                _empty(getattr(instance, "__dict__", None), holds_memory)
+            return
         frame = frame.f_back
-    return None
+
+
+def _has_other_owner(instance: object, item: pytest.Item, names: object) -> bool:
+    own = (names, vars(item))
+    return any(
+        not isinstance(owner, (FrameType, MethodType)) and not any(owner is known for known in own)
+        for owner in gc.get_referrers(instance)
+    )
+
+
+def _clear_kept(item: pytest.Item, spared: frozenset[int]) -> None:
+    if may_clear_frames(item.config):
+        for kept in _kept_exceptions(item):
+            clear_frames(kept, spared)
+
+
+def _drop_errors(item: pytest.Item) -> None:
+    """Drop the errors themselves: one may hold a tensor, in an attribute or among its arguments."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):  # pytest drops them at the next call
+        if hasattr(sys, name):
+            delattr(sys, name)
+    kept = getattr(item, "_excinfo", None)
+    if isinstance(kept, list):
+        kept.clear()
+    mark = item.get_closest_marker("flaky")
+    kept = getattr(item, "_rerun_condition_excinfos", None)
+    if isinstance(kept, dict) and (mark is None or "condition" not in mark.kwargs):  # what rerunfailures keeps them for
+        kept.clear()
 
 
 def _kept_exceptions(item: pytest.Item) -> Iterator[BaseException]:
