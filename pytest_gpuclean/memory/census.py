@@ -49,8 +49,7 @@ def count_host_bytes() -> int:
                 pending += autograd.behind(candidate)
 
     for objects in _reachable_layers():
-        kinds = {id(kind): kind for kind in map(type, objects)}
-        wanted = {key for key, kind in kinds.items() if readers.reader_of(kind) is not None}
+        wanted = {id(kind) for kind in _kinds_of(objects) if readers.reader_of(kind) is not None}
         if wanted:
             count(compress(objects, map(wanted.__contains__, map(id, map(type, objects)))))
     for client in live_clients():
@@ -61,6 +60,13 @@ def count_host_bytes() -> int:
     except Exception:
         tensorflow_bytes = 0
     return sum(sizes.values()) + tensorflow_bytes
+
+
+def _kinds_of(objects: list[Any]) -> Iterable[type]:
+    try:
+        return set(map(type, objects))
+    except TypeError:  # a metaclass that cannot be hashed
+        return {id(kind): kind for kind in map(type, objects)}.values()
 
 
 def _reachable_layers() -> Iterator[list[Any]]:

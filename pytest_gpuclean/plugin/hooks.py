@@ -242,16 +242,16 @@ class RunHooks:
         self._problems.append(f"trouble of gpuclean itself: {first_line(error)}")
         self.engine.gauge.unavailable["a test, by trouble of gpuclean itself"] = first_line(error)
 
-    def _gather(self, hook: str, kind: Any) -> list[Any]:
-        """Ask other plugins for probes or cleaners; what is none is told and left out."""
+    def _gather(self, name: str, kind: Any) -> list[Any]:
+        """Ask other plugins, each by itself, for probes or cleaners; what is none is told and left out."""
         found: list[Any] = []
-        with self._guard:
-            for answer in getattr(self._config.hook, hook)(config=self._config):
-                for part in answer or ():
+        for implementation in getattr(self._config.hook, name).get_hookimpls():
+            with Guard(lambda error: self._problems.append(f"{name}: {first_line(error)}")):
+                for part in implementation.function(*[self._config for _ in implementation.argnames]) or ():
                     if isinstance(part, kind):
                         found.append(part)
                     else:
-                        self._problems.append(f"{hook}: {type(part).__name__} is no {kind.__name__}")
+                        self._problems.append(f"{name}: {type(part).__name__} is no {kind.__name__}")
         return found
 
     def _take_due(self) -> list[Cleaner]:

@@ -177,10 +177,10 @@ def _read(config: pytest.Config, dest: str) -> Any:
             value = config.getini(dest)
         except (TypeError, ValueError) as error:  # pytest 9 refuses a TOML number for a text
             raise pytest.UsageError(f"{source}: {error}; write it in quotes") from None
-    if value in ("", None, []):
-        value, source = option.default, f"the default of {option.flag}"
-    if value == "":
-        return None
+        if value in ("", None, []):
+            value, source = option.default, f"the default of {option.flag}"
+            if value == "":
+                return None
     try:
         return option.parse(value, source)
     except InputError as error:

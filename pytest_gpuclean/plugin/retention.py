@@ -48,11 +48,11 @@ def let_go_of_memory(
         is_reported: whether its last report is made, so that nobody asks for its instance any more.
     """
     _empty(getattr(item, "funcargs", None), holds_memory)
+    _clear_kept(item, spared)
     if is_reported and item.config.pluginmanager.has_plugin("flaky"):
         _empty_instance_of_flaky(item, holds_memory)
     elif is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
         _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
-    _clear_kept(item, spared)
 
 
 def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
@@ -88,9 +88,20 @@ def fresh_request(item: pytest.Item) -> None:
 
 
 def fixture_value(fixturedef: pytest.FixtureDef[Any]) -> list[Any]:
-    """Return a live fixture's value as a list of one; empty where it has none or its setup failed."""
+    """Return a live fixture's value, and what else pytest keeps with it; empty where its setup failed."""
     cached = getattr(fixturedef, "cached_result", None)
-    return [] if cached is None or cached[2] is not None else [cached[0]]
+    if cached is None or cached[2] is not None:
+        return []
+    return [cached[0], *_instances_of_unittest(fixturedef)]
+
+
+def _instances_of_unittest(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
+    # Before pytest 8.2 the generator around setUpClass has the first instance of the class in a local variable.
+    for finalizer in getattr(fixturedef, "_finalizers", ()):
+        for argument in getattr(finalizer, "args", ()):
+            frame = getattr(argument, "gi_frame", None)
+            if frame is not None and frame.f_code.co_filename.endswith("unittest.py"):
+                yield getattr(frame.f_locals.get("self"), "__dict__", None)
 
 
 def fixture_error_frames(fixturedef: pytest.FixtureDef[Any]) -> Iterator[int]:
@@ -178,7 +189,7 @@ def _kept_exceptions(item: pytest.Item) -> Iterator[BaseException]:
     yield from _values_of(getattr(item, "_rerun_condition_excinfos", None))
     yield from _values_of([getattr(item, "excinfo", None)])  # flaky's
     flaky = item.config.pluginmanager.get_plugin("flaky")
-    calls = getattr(flaky, "_call_infos", None)
+    calls = getattr(getattr(flaky, "PLUGIN", flaky), "_call_infos", None)
     if isinstance(calls, dict):
         for call in dict(calls.get(item) or {}).values():
             yield from _values_of([getattr(call, "excinfo", None)])

@@ -81,7 +81,7 @@ class Telling:
         told = [dataclasses.replace(record, cleanups=()) for record in records]
         self._attempts[report.nodeid] = [record for record in told if record.leaks or record.problems]
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None and self._config.get_verbosity() > 0:
+        if terminal is not None and self._config.option.verbose > 0:
             for line in stage_lines(records[-1]):
                 terminal.ensure_newline()
                 terminal.write_line(line)
