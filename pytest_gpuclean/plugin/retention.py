@@ -65,11 +65,13 @@ def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     values = getattr(item, "funcargs", None)
     if isinstance(values, dict):  # runtestprotocol() drops them too, a little later
         values.clear()
-    if not item.config.pluginmanager.has_plugin("flaky"):
-        _drop_instance(item)
     _clear_kept(item, spared)
     if may_clear_frames(item.config):
         _drop_errors(item)
+    if item.config.pluginmanager.has_plugin("flaky"):
+        _empty_instance_of_flaky(item, lambda _: True)
+    else:
+        _drop_instance(item)
 
 
 def clear_frames(error: BaseException | None, spared: frozenset[int] = frozenset()) -> None:

@@ -1,0 +1,36 @@
+"""What every test folder shares."""
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = "pytester"
+
+TESTS = Path(__file__).parent
+
+# pytester gives each test a home of its own, and a simulator compiled for an earlier test would not be found there.
+os.environ.setdefault("GPUCLEAN_SIMGPU_CACHE", str(Path("~/.cache/pytest-gpuclean/simgpu").expanduser()))
+
+
+@pytest.fixture(scope="session")
+def simgpu():
+    """The simulated accelerator, as torch's own in this process."""
+    pytest.importorskip("torch")
+    import simgpu
+
+    reason = simgpu.unavailable_reason()
+    if reason is not None:
+        pytest.skip(f"no simulated accelerator: {reason}")
+    simgpu.load()
+    return simgpu
+
+
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """Leave nothing of earlier tests to be collected in the middle of this one."""
+    gc.collect()
+    yield
+    gc.collect()

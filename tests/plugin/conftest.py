@@ -1,0 +1,85 @@
+"""Inner test suites: what they are given, and how they run."""
+
+import gc
+import importlib
+import pkgutil
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import pytest_gpuclean
+
+# An inner run in this process imports what is not there yet, and leaves it behind: the next run would import it anew.
+for module in pkgutil.walk_packages(pytest_gpuclean.__path__, "pytest_gpuclean."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+importlib.import_module("psutil")
+
+HEADER = """\
+import pytest
+import fakegpu
+from fakegpu import KiB, MiB, allocate
+
+KEPT = []
+
+"""
+
+
+class Suite:
+    """An inner test suite on the fake device."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, outer: pytest.Config) -> None:
+        self.pytester = pytester
+        # Only what a test asks for with `-p`: other plugins that are installed here change the order and the output.
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        monkeypatch.setenv("PYTEST_ADDOPTS", "-p gpuclean -p no:cacheprovider -p no:faulthandler")
+        # flaky replaces a function of pytest's in this process, which then needs it.
+        self._also_here = ["-p", "flaky"] if outer.pluginmanager.has_plugin("flaky") else []
+        pytester.syspathinsert()
+        pytester.makepyfile(fakegpu=Path(__file__).with_name("fakegpu.py").read_text(encoding="utf-8"))
+        self.conftest("")
+
+    def write(self, text: str, name: str = "test_it", header: str = HEADER) -> None:
+        """Write a test module; `pytest`, `allocate`, `MiB` and a global list `KEPT` are there already."""
+        self.pytester.makepyfile(**{name: f"{header}\n{_dedent(text)}"})
+
+    def ini(self, *lines: str) -> None:
+        """Write the ini file."""
+        self.pytester.makeini("\n".join(["[pytest]", *lines]))
+
+    def conftest(self, text: str) -> None:
+        """Write a conftest that brings the fake device and then does this."""
+        header = "import pytest\nimport fakegpu\nfrom fakegpu import pytest_gpuclean_probes\n"
+        self.pytester.makeconftest(f"{header}\n{_dedent(text)}")
+
+    def run(self, *arguments: str, settle: bool = False) -> pytest.RunResult:
+        """Run it in this process; nothing on the fake device comes back late, so nothing waits."""
+        gc.freeze()  # the outer suite is none of its business, and dear to collect
+        try:
+            return self.pytester.runpytest_inprocess(*self._also_here, *self._arguments(arguments, settle))
+        finally:
+            gc.unfreeze()
+
+    def run_apart(self, *arguments: str, settle: bool = False) -> pytest.RunResult:
+        """Run it in a process of its own."""
+        return self.pytester.runpytest_subprocess(*self._arguments(arguments, settle), timeout=120)
+
+    def _arguments(self, arguments: tuple[str, ...], settle: bool) -> list[str]:
+        return [*arguments, *([] if settle else ["--gpu-settle=0"])]
+
+
+def _dedent(text: str) -> str:
+    return textwrap.dedent(text).strip("\n") + "\n"
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Suite:
+    """An inner test suite on the fake device."""
+    return Suite(pytester, monkeypatch, pytestconfig)
+
+
+def without_times(text: str) -> str:
+    """A run's output less what differs from run to run."""
+    return re.sub(r"\d+\.\d+ ?m?s\b", "0 s", text)

@@ -1,0 +1,87 @@
+"""The real TensorFlow and JAX on the CPU: looking never initialises them."""
+
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+
+import pytest
+
+needs_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+
+
+def output_of(code):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+@needs_tensorflow
+def test_tensorflow_can_still_be_configured_after_everything_has_looked_at_it_and_cleaned():
+    lines = output_of("""
+        import tensorflow as tf
+        from pytest_gpuclean.cleanup import CLEANERS
+        from pytest_gpuclean.cleanup.interface import Occasion
+        from pytest_gpuclean.cleanup.runner import run_cleanup
+        from pytest_gpuclean.memory.census import count_host_bytes
+        from pytest_gpuclean.memory.gauge import Gauge
+        from pytest_gpuclean.memory.tensorflow import TensorFlowProbe, cpu_bytes, live_context
+
+        gauge = Gauge("all")
+        gauge.read()
+        gauge.reset_peaks()
+        count_host_bytes()
+        result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), dict)
+        print(list(TensorFlowProbe().read()), cpu_bytes(), live_context(), result.failed)
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        print(len(tf.config.list_logical_devices("CPU")))
+        kept = tf.zeros([1024, 1024])
+        tf.zeros([1]).numpy()
+        print(list(TensorFlowProbe().read()), cpu_bytes() >= 4 * 1024 * 1024, count_host_bytes() >= 4 * 1024 * 1024)
+    """)
+    assert lines == ["[] 0 None ()", "2", "[] True True"]
+
+
+@needs_jax
+def test_jax_backends_are_not_started_by_looking_and_cleaning():
+    lines = output_of("""
+        import jax, jax.numpy, numpy
+        from jax._src import xla_bridge
+        from pytest_gpuclean.cleanup import CLEANERS
+        from pytest_gpuclean.cleanup.interface import Occasion
+        from pytest_gpuclean.cleanup.runner import run_cleanup
+        from pytest_gpuclean.memory.census import count_host_bytes
+        from pytest_gpuclean.memory.gauge import Gauge
+        from pytest_gpuclean.memory.jax import JaxProbe, live_clients
+
+        gauge = Gauge("all")
+        gauge.read()
+        gauge.reset_peaks()
+        count_host_bytes()
+        result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), dict)
+        print(list(JaxProbe().read()), live_clients(), result.failed, xla_bridge.backends_are_initialized())
+        before = count_host_bytes()
+        kept = jax.numpy.zeros([1024, 1024]) + 1
+        kept.block_until_ready()
+        print([client.platform for client in live_clients()], count_host_bytes() - before)
+        print([r for r in JaxProbe().read()])
+    """)
+    assert lines == ["[] [] () False", f"['cpu'] {4 * 1024 * 1024}", "[]"]
+
+
+@needs_jax
+def test_a_jax_array_that_was_deleted_holds_nothing():
+    lines = output_of("""
+        import jax.numpy
+        from pytest_gpuclean.memory.census import count_host_bytes
+
+        kept = jax.numpy.ones([1024, 1024]).block_until_ready()
+        with_it = count_host_bytes()
+        kept.delete()
+        print(with_it - count_host_bytes())
+    """)
+    assert lines == [str(4 * 1024 * 1024)]

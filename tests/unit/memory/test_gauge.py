@@ -1,0 +1,159 @@
+"""One look at everything: what counts, and what a source that fails becomes."""
+
+import pytest
+
+from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use, rounds
+from pytest_gpuclean.model import HEAP, Account, Reading, Snapshot, Unavailable
+from unit.fakes import ScriptedProbe, fake_module, put
+
+
+class Heap:
+    source = "heap"
+    is_slow = False
+
+    def __init__(self):
+        self.looks = 0
+
+    def read(self):
+        self.looks += 1
+        yield Reading(device="cpu", source="heap", allocated_bytes=5, reserved_bytes=5)
+
+    def reset_peak(self):
+        raise AssertionError("the heap keeps no peak")
+
+
+def sources(snapshot):
+    return [reading.source for reading in snapshot.readings]
+
+
+@pytest.mark.parametrize(("watch", "expected"), [("device", ["fake"]), ("host", ["heap"]), ("all", ["fake", "heap"])])
+def test_only_what_is_watched_is_read(watch, expected):
+    assert sources(Gauge(watch, [ScriptedProbe()], Heap()).read()) == expected
+
+
+def test_auto_watches_host_memory_where_no_accelerator_is_expected():
+    gauge = Gauge("auto", [], Heap(), accelerator_expected=lambda: False)
+    assert gauge.host_watched
+    assert sources(gauge.read()) == ["heap"]
+
+
+def test_auto_leaves_host_memory_where_an_accelerator_is_expected():
+    gauge = Gauge("auto", [], Heap(), accelerator_expected=lambda: True)
+    assert not gauge.host_watched
+    assert gauge.read() == Snapshot()
+
+
+def test_auto_leaves_host_memory_for_good_once_a_device_is_in_use():
+    gpu = ScriptedProbe()
+    gpu.is_there = False
+    gauge = Gauge("auto", [gpu], Heap(), accelerator_expected=lambda: False)
+    assert sources(gauge.read()) == ["heap"]
+    gpu.is_there = True
+    assert sources(gauge.read()) == ["fake"]
+    gpu.is_there = False
+    assert sources(gauge.read()) == []
+
+
+def test_auto_asks_again_where_a_framework_may_have_been_imported(monkeypatch):
+    answers = iter([False, True])
+    gauge = Gauge("auto", [], Heap(), accelerator_expected=lambda: next(answers))
+    assert gauge.host_watched
+    assert gauge.host_watched  # nothing was imported: nobody asks
+    put(monkeypatch, fake_module("framework_that_came"))
+    assert not gauge.host_watched
+
+
+def test_the_heap_may_be_left_out_of_a_look():
+    heap = Heap()
+    Gauge("all", [], heap).read(with_heap=False)
+    assert heap.looks == 0
+
+
+def test_a_source_that_raises_is_unavailable_with_its_reason_and_the_others_are_read():
+    broken, good = ScriptedProbe(source="broken"), ScriptedProbe()
+    broken.error = RuntimeError("driver gone\nmore")
+    gauge = Gauge("device", [broken, good], Heap())
+    snapshot = gauge.read()
+    assert snapshot.unavailable == (Unavailable("broken", "RuntimeError: driver gone"),)
+    assert sources(snapshot) == ["fake"]
+    assert gauge.unavailable == {"broken": "RuntimeError: driver gone"}
+
+
+def test_a_source_that_raises_half_way_keeps_what_it_has_said():
+    class HalfWay:
+        source = "half"
+
+        def read(self):
+            yield Reading(device="x:0", source="half", allocated_bytes=1, reserved_bytes=1)
+            raise OSError("lost")
+
+        def reset_peak(self):
+            pass
+
+    snapshot = Gauge("device", [HalfWay()], Heap()).read()
+    assert (sources(snapshot), snapshot.unavailable) == (["half"], (Unavailable("half", "OSError: lost"),))
+
+
+@pytest.mark.parametrize("answer", [None, [None], [42], ["cuda:0"]], ids=repr)
+def test_an_answer_that_is_no_reading_is_unavailable(answer):
+    class Rubbish:
+        source = "rubbish"
+
+        def read(self):
+            return answer
+
+        def reset_peak(self):
+            pass
+
+    snapshot = Gauge("device", [Rubbish()], Heap()).read()
+    assert snapshot.readings == ()
+    assert [gap.source for gap in snapshot.unavailable] == ["rubbish"]
+
+
+def test_a_probe_without_a_name_is_told_by_its_class():
+    class Nameless:
+        source = 7
+
+        def read(self):
+            raise OSError("lost")
+
+    assert Gauge("device", [Nameless()], Heap()).read().unavailable == (Unavailable("Nameless", "OSError: lost"),)
+
+
+def test_a_peak_that_cannot_be_reset_is_told_and_the_others_are_reset():
+    class Stubborn(ScriptedProbe):
+        def reset_peak(self):
+            raise OSError("not here")
+
+    good = ScriptedProbe()
+    good.peak, good.in_use = 100, 40
+    gauge = Gauge("device", [Stubborn(source="stubborn"), good], Heap())
+    gauge.reset_peaks()
+    assert good.peak == 40
+    assert gauge.unavailable == {"stubborn peak": "OSError: not here"}
+
+
+def reading(device="cuda:0", source="torch", allocated=4, reserved=20, **more):
+    return Reading(device=device, source=source, allocated_bytes=allocated, reserved_bytes=reserved, **more)
+
+
+def test_a_snapshot_adds_up_by_account_and_by_device():
+    snapshot = Snapshot((reading(), reading(requested_bytes=3), reading(source="cupy", allocated=1, reserved=2)))
+    assert held(snapshot) == {Account("cuda:0", "torch"): 7, Account("cuda:0", "cupy"): 1}
+    assert in_use(snapshot) == {"cuda:0": 42}
+
+
+def test_what_was_ever_allocated_is_known_where_the_source_says_so():
+    snapshot = Snapshot((reading(total_bytes=9), reading(source="cupy")))
+    assert ever_allocated(snapshot) == {Account("cuda:0", "torch"): 9}
+
+
+def test_torch_figures_are_rounded_where_nothing_says_what_was_asked_for():
+    assert rounds(Snapshot((reading(),)))
+    assert not rounds(Snapshot((reading(requested_bytes=3),)))
+    assert not rounds(Snapshot((reading(source="cupy"),)))
+
+
+def test_a_real_look_at_this_process_raises_nothing():
+    snapshot = Gauge("all").read()
+    assert HEAP in held(snapshot) or any(gap.source == "heap" for gap in snapshot.unavailable)

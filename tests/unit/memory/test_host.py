@@ -1,0 +1,119 @@
+"""The heap, and shared memory beside it."""
+
+import multiprocessing
+import os
+import sys
+import time
+
+import pytest
+
+psutil = pytest.importorskip("psutil")
+
+from pytest_gpuclean.memory.host import SLOW_READ_SECONDS, HostProbe  # noqa: E402
+from pytest_gpuclean.model import HEAP, Reading, Unavailable  # noqa: E402
+from pytest_gpuclean.units import MiB  # noqa: E402
+
+if not hasattr(psutil, "heap_info"):
+    pytest.skip("psutil.heap_info() is missing here", allow_module_level=True)
+
+
+def heap_bytes(probe):
+    (reading,) = probe.read()
+    return reading.allocated_bytes
+
+
+def test_it_gives_one_reading_of_the_heap():
+    (reading,) = HostProbe().read()
+    assert isinstance(reading, Reading)
+    assert reading.account == HEAP
+    assert reading.allocated_bytes == reading.reserved_bytes > 0
+
+
+def test_it_follows_what_is_allocated_and_freed():
+    probe = HostProbe()
+    before = heap_bytes(probe)
+    block = bytearray(16 * MiB)
+    assert abs(heap_bytes(probe) - before - len(block)) < MiB
+    del block
+    assert abs(heap_bytes(probe) - before) < MiB
+
+
+def test_a_system_without_the_figures_says_so(monkeypatch):
+    monkeypatch.delattr(psutil, "heap_info")
+    (gap,) = HostProbe().read()
+    assert gap == Unavailable("heap", "psutil.heap_info() needs psutil 7.2 on glibc, macOS or Windows")
+
+
+def test_figures_that_cannot_be_read_are_unavailable_and_not_0(monkeypatch):
+    def fail():
+        raise OSError("no heap")
+
+    monkeypatch.setattr(psutil, "heap_info", fail)
+    assert list(HostProbe().read()) == [Unavailable("heap", "OSError: no heap")]
+
+
+def test_a_heap_that_is_quick_to_read_is_not_called_slow():
+    probe = HostProbe()
+    for _ in range(20):
+        list(probe.read())
+    assert not probe.is_slow
+
+
+def test_a_heap_is_slow_after_many_slow_reads_in_a_row_and_not_after_a_few(monkeypatch):
+    read = psutil.heap_info
+
+    def slow():
+        begin = time.thread_time()
+        while time.thread_time() - begin < 5 * SLOW_READ_SECONDS:
+            pass
+        return read()
+
+    probe = HostProbe()
+    monkeypatch.setattr(psutil, "heap_info", slow)
+    for _ in range(3):
+        list(probe.read())
+    assert not probe.is_slow
+    for _ in range(30):
+        list(probe.read())
+    assert probe.is_slow
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_batch_in_shared_memory_counts_as_long_as_it_is_mapped():
+    """As the batches of DataLoader workers do, which no heap figure shows."""
+    torch = pytest.importorskip("torch")
+    probe = HostProbe()
+    before = heap_bytes(probe)
+    batch = torch.zeros(8 * MiB, dtype=torch.uint8).share_memory_()
+    assert abs(heap_bytes(probe) - before - 8 * MiB) < MiB
+    del batch
+    assert abs(heap_bytes(probe) - before) < MiB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore::RuntimeWarning")
+def test_a_forked_child_reads_its_own_figures():
+    probe = HostProbe()
+    heap_bytes(probe)
+
+    def child(answers):
+        before = heap_bytes(probe)
+        block = bytearray(16 * MiB)
+        answers.put(heap_bytes(probe) - before - len(block))
+
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=child, args=(answers,))
+    process.start()
+    off_by = answers.get()
+    process.join()
+    assert abs(off_by) < MiB
+
+
+def test_probes_come_and_go_without_keeping_files_open():
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        list(HostProbe().read())
+    assert len(os.listdir("/proc/self/fd")) - before < 10

@@ -1,0 +1,140 @@
+"""The house: imports point one way, and importing the plugin costs nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_gpuclean
+
+ROOT = Path(pytest_gpuclean.__file__).parent
+NAME = "pytest_gpuclean"
+
+MIDDLE = ("memory", "cleanup", "leaks", "processes", "reports")
+GROUND = ("units", "errors")
+ENGINE = ("engine", "judging", "ladder")
+TOP = ("scripts", "cli", "plugin", "notebooks")
+ALLOWED = {
+    "": (),
+    "units": GROUND,
+    "errors": GROUND,
+    "model": (*GROUND, "model"),
+    **{part: (*GROUND, "model", part) for part in MIDDLE},
+    **dict.fromkeys(ENGINE, (*GROUND, "model", *MIDDLE, *ENGINE)),
+    **{part: (*GROUND, "model", *MIDDLE, *ENGINE, part) for part in TOP},
+    "scripts": (*GROUND, "model", *MIDDLE, *ENGINE, "scripts"),
+    "cli": (*GROUND, "model", *MIDDLE, *ENGINE, "scripts", "cli"),
+}
+"""What each part may import of the package. The package itself resolves its names on first use."""
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def part_of(path):
+    first = path.relative_to(ROOT).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports_of(path):
+    """Give each module that a file imports when it runs, and its line; not those for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_checkers = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in for_checkers:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            if node.module == NAME:
+                yield from ((f"{NAME}.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield node.module, node.lineno
+
+
+def ids(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    assert part in ALLOWED, f"{part} has no place in the house; say in ALLOWED what it may import"
+    wrong = [
+        f"{path.name}:{line}: {name}"
+        for name, line in imports_of(path)
+        if name.partition(".")[0] == NAME and name.split(".")[1] not in ALLOWED[part]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "plugin"], ids=ids)
+def test_only_the_plugin_imports_pytest(path):
+    runner = {"pytest", "_pytest", "pluggy", "xdist"}
+    assert [(name, line) for name, line in imports_of(path) if name.partition(".")[0] in runner] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_no_file_imports_a_framework(path):
+    frameworks = {"torch", "tensorflow", "jax", "jaxlib", "cupy", "numpy", "numba", "keras"}
+    assert [(name, line) for name, line in imports_of(path) if name.partition(".")[0] in frameworks] == []
+
+
+def loaded_by(code):
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize("module", ["pytest_gpuclean", "pytest_gpuclean.plugin"])
+def test_importing_it_loads_nothing_heavy(module):
+    loaded = loaded_by(f"import {module}")
+    assert module in loaded
+    heavy = {"psutil", "pynvml", "torch", "tensorflow", "jax", "numpy", "cupy", "keras"}
+    assert {name for name in loaded if name.partition(".")[0] in heavy} == set()
+
+
+def test_importing_the_plugin_does_not_load_what_runs_per_test():
+    ours = {name for name in loaded_by("import pytest_gpuclean.plugin") if name.startswith(NAME)}
+    late = (
+        "engine",
+        "judging",
+        "ladder",
+        "memory",
+        "cleanup",
+        "leaks",
+        "processes",
+        "reports",
+        "plugin.hooks",
+        "plugin.telling",
+    )
+    assert {name for name in ours if name.removeprefix(f"{NAME}.").startswith(late)} == set()
+
+
+def test_every_public_name_resolves():
+    assert pytest_gpuclean.__all__
+    for name in pytest_gpuclean.__all__:
+        assert getattr(pytest_gpuclean, name) is not None
+        assert name in dir(pytest_gpuclean)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing_like_it'"):
+        pytest_gpuclean.nothing_like_it  # noqa: B018
+
+
+def test_the_public_names_of_type_checkers_are_those_that_resolve():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    named = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{NAME}.")
+        for alias in node.names
+    }
+    assert named == set(pytest_gpuclean.__all__)

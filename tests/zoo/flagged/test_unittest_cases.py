@@ -1,0 +1,63 @@
+"""Tests of unittest.TestCase are judged like any other."""
+
+import unittest
+
+import pytest
+import torch
+
+FLAGGED = {
+    "TrainerTest::test_fills_a_cache": "leaked 16.0 MiB on ",
+    "TrainerTest::test_fills_a_cache_and_fails": "leaked 16.0 MiB on ",
+    "AsyncTrainerTest::test_fills_a_cache": "leaked 16.0 MiB on ",
+}
+FLAGGED_SOMEWHERE = {"(class scope) leaked 8.0 MiB on "}
+
+CACHE = []
+
+
+@pytest.fixture(scope="class")
+def device_of_class(request, device):
+    request.cls.device = device
+
+
+@pytest.mark.usefixtures("device_of_class")
+class TrainerTest(unittest.TestCase):
+    def setUp(self):
+        self.batch = torch.ones(2048, 2048, device=self.device)
+
+    def test_uses_a_batch(self):
+        self.assertGreater(self.batch.sum().item(), 0)
+
+    def test_fills_a_cache(self):
+        CACHE.append(self.batch)
+
+    def test_fills_a_cache_and_fails(self):
+        CACHE.append(self.batch)
+        self.assertEqual(len(CACHE), 0)
+
+    def test_uses_another_batch(self):
+        self.assertEqual(self.batch.max().item(), 1)
+
+
+@pytest.mark.usefixtures("device_of_class")
+class AsyncTrainerTest(unittest.IsolatedAsyncioTestCase):
+    async def test_fills_a_cache(self):
+        CACHE.append(torch.ones(2048, 2048, device=self.device))
+
+    async def test_fills_nothing(self):
+        self.assertEqual(torch.ones(2048, 2048, device=self.device).max().item(), 1)
+
+
+class SharedTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        import os
+
+        device = "cpu" if os.environ.get("GPUCLEAN_ZOO_DEVICE", "cpu") == "cpu" else "simgpu:0"
+        CACHE.append(torch.ones(2048, 1024, device=device))
+
+    def test_something(self):
+        self.assertTrue(CACHE)
+
+    def test_something_else(self):
+        self.assertTrue(CACHE)
