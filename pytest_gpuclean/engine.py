@@ -171,7 +171,7 @@ class Engine:
         if share is None:  # torn down again before its setup was over
             return
         self._book()
-        if any(size > self._threshold_bytes for size in share.held.values()):
+        if any(abs(size) > self._threshold_bytes for size in share.held.values()):
             collect_young()  # else garbage of the setup would hide what the test leaks
             self._book()
             if share.held.get(HEAP, 0) > self._threshold_bytes:

@@ -88,11 +88,19 @@ class Judge:
         self._waiting = climb if may_wait and doubt() else None
         if self._waiting is not None:
             return None
-        if any(size < -threshold for size in share.values()):
+        fell = any(size < -threshold for size in share.values())
+        if fell or (not climb.has_looked and self._is_due_for_a_look(threshold)):
             climb.look(count_anew=share.get(HEAP, 0) < -threshold)
         if not climb.counted:
             self.ledger.expect_returned(share)
         return self._charge(climb, threshold)
+
+    def _is_due_for_a_look(self, threshold: int) -> bool:
+        """Whether live fixtures may have grown by more than a threshold, in small steps."""
+        if not self.ledger.fixtures:
+            return False
+        share = self.ledger.test
+        return any(a != HEAP and size + share.get(a, 0) > threshold for a, size in self.ledger.unlooked.items())
 
     def _charge(self, climb: Climb, threshold: int) -> Bytes:
         share = self.ledger.test
@@ -101,7 +109,7 @@ class Judge:
             split = judge(
                 judged_growth(share, account),
                 climb.credits.get(account, 0),
-                self.ledger.session.kept.get(account, 0),
+                climb.unlooked.get(account, 0),
                 threshold,
             )
             if split.kept_bytes < -threshold:
@@ -111,7 +119,7 @@ class Judge:
                     leaked[account] = split.leaked_bytes
                 # A count of arrays also shows what earlier tests kept since the last count.
                 uncounted = share.get(account, 0) - judged_growth(share, account)
-                self.ledger.drift(account, split.kept_bytes + max(0, uncounted))
+                self.ledger.drift(account, split.kept_bytes + max(0, uncounted), is_looked_at=climb.has_looked)
             elif not climb.counted:  # else the arrays have been counted: the rest is no tensor and set aside
                 self.ledger.drift(account, split.kept_bytes)
         return leaked

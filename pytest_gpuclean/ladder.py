@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LetGo = Callable[[bool], None]
 """Lets go of what the test runner keeps of a test: what holds memory, or (True) everything."""
 
+_MAKE_GARBAGE = ("torch.compile", "tensorflow", "jax")
+"""Caches whose clearing leaves cycles behind."""
 _RECOUNT_BYTES = 64 * 1024
 """How far the heap has to fall before the arrays in it are counted again."""
 
@@ -35,6 +37,9 @@ class Climb:
         self._threads = threads
         self.credits: Bytes = {}
         """By how much the values of live fixtures have grown."""
+        self.unlooked = dict(tools.ledger.unlooked)
+        """What earlier windows kept since the values of live fixtures were last looked at."""
+        self.has_looked = False
         self.counted = False
         """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
 
@@ -76,6 +81,7 @@ class Climb:
     def look(self, *, count_anew: bool = True) -> None:
         """See what live fixtures reach now, and count the arrays in host memory where the heap grew."""
         tools = self._tools
+        self.has_looked = True
         snapshot = tools.gauge.read()
         heap = held(snapshot).get(HEAP)
         if heap is not None and count_anew and not (self.counted and self._is_as_counted(heap)):
@@ -112,7 +118,7 @@ class Climb:
         occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
         result = run_cleanup(self._tools.caches, occasion, dict)
         self._tools.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
-        if any(step.status == "done" for step in result.steps):
+        if any(step.status == "done" for step in result.steps if step.name in _MAKE_GARBAGE):
             collect_all()
 
     def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:

@@ -37,6 +37,9 @@ class TorchCompilerCleaner:
 
     name = "torch.compile"
 
+    def __init__(self) -> None:
+        self._compiled_at_reset: object = None
+
     def clean(self, occasion: Occasion) -> str | Skip:
         """Reset them at the end of a module, by hand, or where a leak is still suspected."""
         torch = loaded_module("torch")
@@ -45,7 +48,11 @@ class TorchCompilerCleaner:
             return Skip("torch.compile is not in use")
         if not occasion.thorough:
             return Skip("kept until the module ends: tests would compile anew")
-        return ", ".join(call("compiled code", find(torch, "compiler", "reset"))) or Skip("no reset in this torch")
+        if self._compiled_at_reset is not None and _frames_seen() == self._compiled_at_reset:
+            return Skip("nothing was compiled since the last reset")
+        done = call("compiled code", find(torch, "compiler", "reset"))
+        self._compiled_at_reset = _frames_seen()
+        return ", ".join(done) or Skip("no reset in this torch")
 
 
 class TorchCacheCleaner:
@@ -72,6 +79,13 @@ class TorchCacheCleaner:
         if sys.platform == "darwin" and torch.backends.mps.is_available():
             done += call("mps cache", find(torch, "mps", "empty_cache"))
         return ", ".join(done) or Skip("no device in use")
+
+
+def _frames_seen() -> object:
+    """How many frames Dynamo has looked at so far; None where it does not say."""
+    utils = loaded_module("torch._dynamo.utils")
+    counters = find(utils, "counters") if utils is not None else None
+    return counters["frames"]["total"] if counters is not None and "frames" in counters else None
 
 
 def _accelerator_is_ready(torch: ModuleType) -> bool:

@@ -46,6 +46,8 @@ class Ledger:
         """What the test of this window holds."""
         self.modules: dict[str, Drift] = {}
         self.session = Drift()
+        self.unlooked: Bytes = {}
+        """What of it came about since the values of live fixtures were last looked at."""
         self.heap_by_module = False
         """Whether the heap is read at the edges of modules alone: then no test is charged for it."""
         self._owners: list[Bytes] = []
@@ -67,7 +69,14 @@ class Ledger:
 
     def forget_host(self) -> None:
         """Drop what was booked of host memory: it is not watched any more."""
-        shares = [self.test, *self._owners, self._last, self.session.kept, *(d.kept for d in self.modules.values())]
+        shares = [
+            self.test,
+            *self._owners,
+            self._last,
+            self.session.kept,
+            self.unlooked,
+            *(d.kept for d in self.modules.values()),
+        ]
         for fixture in (*self.fixtures.values(), *self.ended):
             shares += [fixture.held, fixture.reach, fixture.fallen]
         for share in shares:
@@ -166,6 +175,7 @@ class Ledger:
                 _add(grown, account, change)
                 _add(share.held, account, change)
             share.reach = dict(now)
+        self.unlooked = {}
         return grown
 
     def note_fall(self, account: Account, freed_bytes: int) -> None:
@@ -179,9 +189,17 @@ class Ledger:
 
     # -- what adds up -------------------------------------------------------------------------------------------
 
-    def drift(self, account: Account, size_bytes: int) -> None:
-        """Add what was kept below the threshold in this module, or take away what was given back of it."""
+    def drift(self, account: Account, size_bytes: int, *, is_looked_at: bool = False) -> None:
+        """Add what was kept below the threshold in this module, or take away what was given back of it.
+
+        Args:
+            account: whose bytes these are.
+            size_bytes: negative for what was given back.
+            is_looked_at: whether the values of live fixtures have been looked at meanwhile.
+        """
         _add(self.session.kept, account, size_bytes)
+        if not is_looked_at:
+            _add(self.unlooked, account, size_bytes)
         if self._module:
             _add(self.modules[self._module].kept, account, size_bytes)
 

@@ -28,18 +28,16 @@ def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes
         growth_bytes: in use at the end minus at the start, without what wider fixtures brought up.
         owned_bytes: by how much the values of live wider fixtures grew since they were last looked at. That may
             have come about in earlier windows too, which is why the drift comes in.
-        drift_bytes: what earlier windows kept below the threshold since.
+        drift_bytes: what earlier windows kept below the threshold since that look.
         threshold_bytes: the largest growth that passes.
     """
     # A fixture that shrank may explain a fall, but never makes a leak: it may have shrunk long before.
-    surely = growth_bytes - max(owned_bytes, min(growth_bytes, 0))
-    if surely <= threshold_bytes:
-        return Split(0, surely)
-    # A window cannot have leaked more than it grew: the rest was kept earlier.
-    leaked = min(growth_bytes, max(surely, drift_bytes + surely))
-    if leaked <= threshold_bytes:
-        return Split(0, surely)
-    return Split(leaked, surely - leaked)
+    owned = max(owned_bytes, min(growth_bytes, 0))
+    # What fixtures grew by in earlier windows stands in the drift, and excuses nothing of this one.
+    of_earlier = min(max(owned, 0), max(drift_bytes, 0))
+    kept = growth_bytes - owned
+    leaked = min(growth_bytes, kept + of_earlier)
+    return Split(leaked, kept - leaked) if leaked > threshold_bytes else Split(0, kept)
 
 
 def judged_growth(share: Bytes, account: Account) -> int:

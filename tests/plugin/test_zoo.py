@@ -19,7 +19,7 @@ import pytest
 import simgpu
 
 ZOO = Path(__file__).parents[1] / "zoo"
-RUN_SECONDS = 900
+RUN_SECONDS = 1800
 HEADLINE = "gpuclean: "
 WHOLE_RUN = "gpuclean: the whole run leaked "
 LEAKED = re.compile(r"leaked (\d+\.\d) MiB on ")

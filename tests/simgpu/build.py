@@ -110,9 +110,7 @@ def _compile(library: Path) -> None:
             "-ltorch_cpu",
         ]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
             raise SimgpuUnavailable(f"compiling took over {COMPILE_TIMEOUT_S} s") from error
         if done.returncode != 0:

@@ -52,9 +52,7 @@ def run(code: str, folder: Path | None = None) -> subprocess.CompletedProcess[st
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     if folder is not None:
         environment["GPUCLEAN_SIMGPU_CACHE"] = str(folder)
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
 def test_it_is_torchs_accelerator_with_two_devices() -> None:
@@ -77,9 +75,7 @@ def test_it_is_torchs_accelerator_with_two_devices() -> None:
         (33 * MiB + 1, 34 * MiB, 34 * MiB),
     ],
 )
-def test_blocks_and_segments_are_rounded_as_cudas_are(
-    requested: int, allocated: int, reserved: int
-) -> None:
+def test_blocks_and_segments_are_rounded_as_cudas_are(requested: int, allocated: int, reserved: int) -> None:
     tensor = block(requested)
     assert figures() == (allocated, reserved)
     assert torch.accelerator.memory_stats(0)["requested_bytes.all.current"] == requested
@@ -340,9 +336,7 @@ def test_processes_that_build_at_once_make_one_library(tmp_path: Path) -> None:
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".lock", ".so"]
 
 
-def test_without_a_compiler_the_reason_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_compiler_the_reason_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("GPUCLEAN_SIMGPU_CACHE", str(tmp_path))
