@@ -137,7 +137,8 @@ class Engine:
         else:
             snapshot = self._read(edge=starts_module)
             self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
-        self._judge.begin_window()
+        heap = next((reading.held_bytes for reading in snapshot.readings if reading.account == HEAP), None)
+        self._judge.begin_window(heap, terms.threshold_bytes)
         self._window = Window(
             test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, threads=self._threads.known()
         )

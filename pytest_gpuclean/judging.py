@@ -55,10 +55,17 @@ class Judge:
         self._waiting: Climb | None = None
         self._counted = False
         self.heap_at_count = 0
+        self.is_count_old = True
         self.caches = [cleaner() for cleaner in CLEANERS if cleaner is not GarbageCleaner]
 
-    def begin_window(self) -> None:
-        """Start afresh for a new window."""
+    def begin_window(self, heap_bytes: int | None, threshold: int) -> None:
+        """Start afresh for a new window.
+
+        Args:
+            heap_bytes: what the heap held when it was opened, where that was read.
+            threshold: how far the heap may have moved for the last count of arrays to be good enough.
+        """
+        self.is_count_old = heap_bytes is None or abs(heap_bytes - self.heap_at_count) > threshold
         self.imports.mark()
         self.is_exhausted = False
         self._waiting = None
@@ -107,7 +114,7 @@ class Judge:
         leaked: Bytes = {}
         for account in {*share, *climb.credits}:
             split = judge(
-                judged_growth(share, account),
+                judged_growth(share, account, is_capped=climb.is_capped),
                 climb.credits.get(account, 0),
                 climb.unlooked.get(account, 0),
                 threshold,
@@ -118,7 +125,7 @@ class Judge:
                 if split.leaked_bytes:
                     leaked[account] = split.leaked_bytes
                 # A count of arrays also shows what earlier tests kept since the last count.
-                uncounted = share.get(account, 0) - judged_growth(share, account)
+                uncounted = share.get(account, 0) - judged_growth(share, account, is_capped=climb.is_capped)
                 self.ledger.drift(account, split.kept_bytes + max(0, uncounted), is_looked_at=climb.has_looked)
             elif not climb.counted:  # else the arrays have been counted: the rest is no tensor and set aside
                 self.ledger.drift(account, split.kept_bytes)

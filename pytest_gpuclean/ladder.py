@@ -40,6 +40,7 @@ class Climb:
         self.unlooked = dict(tools.ledger.unlooked)
         """What earlier windows kept since the values of live fixtures were last looked at."""
         self.has_looked = False
+        self.is_capped = tools.is_count_old
         self.counted = False
         """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
 
@@ -145,12 +146,12 @@ def doubtful(share: Bytes, climb: Climb, threshold: int, fallen: Bytes | None = 
     """
     passed_over = HEAP if climb.counted else ARRAYS
     forgiven = fallen or {}
-    return [
-        account
-        for account in share
-        if account != passed_over
-        and judged_growth(share, account) - climb.credits.get(account, 0) - forgiven.get(account, 0) > threshold
-    ]
+
+    def unexplained(account: Account) -> int:
+        explained = climb.credits.get(account, 0) + forgiven.get(account, 0)
+        return judged_growth(share, account, is_capped=climb.is_capped) - explained
+
+    return [account for account in share if account != passed_over and unexplained(account) > threshold]
 
 
 def not_returned(share: FixtureShare, climb: Climb, threshold: int) -> list[Account]:

@@ -16,17 +16,16 @@ from typing import Any
 from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.jax import live_clients
 from pytest_gpuclean.memory.storages import StorageReaders, elements_of
-from pytest_gpuclean.memory.tensorflow import cpu_bytes
 from pytest_gpuclean.model import ARRAYS
 
-_UNTRACKED = frozenset({id(dict), id(tuple)})
+_UNTRACKED = (dict, tuple)
 """Containers that the collector stops tracking where they hold nothing but numbers, text and arrays."""
 _UNTRACKED_DEPTH = 6
 _OWN_PACKAGE = __name__.partition(".")[0]
 
 
 def count_host_bytes() -> int:
-    """Sum the live tensors and arrays of torch, NumPy, JAX and TensorFlow in host memory, in bytes."""
+    """Sum the live tensors and arrays of torch, NumPy and JAX in host memory, in bytes; TensorFlow counts its own."""
     readers = StorageReaders()
     if readers.is_empty:
         return 0
@@ -48,45 +47,49 @@ def count_host_bytes() -> int:
                 pending += elements_of(candidate)
                 pending += autograd.behind(candidate)
 
-    for objects in _reachable_layers():
-        wanted = {id(kind) for kind in _kinds_of(objects) if readers.reader_of(kind) is not None}
+    for objects, kinds in _reachable_layers():
+        wanted = [kind for kind in _distinct(kinds) if readers.reader_of(kind) is not None]
         if wanted:
-            count(compress(objects, map(wanted.__contains__, map(id, map(type, objects)))))
+            count(_of_kinds(objects, kinds, wanted))
     for client in live_clients():
         if client.platform == "cpu":
             count(client.live_arrays())
-    try:
-        tensorflow_bytes = cpu_bytes()
-    except Exception:
-        tensorflow_bytes = 0
-    return sum(sizes.values()) + tensorflow_bytes
+    return sum(sizes.values())
 
 
-def _kinds_of(objects: list[Any]) -> Iterable[type]:
-    try:
-        return set(map(type, objects))
-    except TypeError:  # a metaclass that cannot be hashed
-        return {id(kind): kind for kind in map(type, objects)}.values()
-
-
-def _reachable_layers() -> Iterator[list[Any]]:
+def _reachable_layers() -> Iterator[tuple[list[Any], list[type]]]:
     """Give what the collector tracks, then what that refers to: arrays are not tracked by themselves."""
-    tracked = gc.get_objects()
-    yield tracked
+    layer = gc.get_objects()
+    yield layer, list(map(type, layer))
     # Frames that are running belong to no list of the collector.
-    layer = gc.get_referents(*tracked)
+    layer = gc.get_referents(*layer)
     layer += _running_locals()
-    del tracked
+    seen: set[int] = set()
     for _ in range(_UNTRACKED_DEPTH):
-        yield layer
+        kinds = list(map(type, layer))
+        yield layer, kinds
         containers = {
-            id(value): value
-            for value in compress(layer, map(_UNTRACKED.__contains__, map(id, map(type, layer))))
-            if value and not gc.is_tracked(value)
+            id(value): value for value in _of_kinds(layer, kinds, _UNTRACKED) if value and not gc.is_tracked(value)
         }
-        if not containers:
+        fresh = [containers[key] for key in containers.keys() - seen]
+        if not fresh:
             return
-        layer = gc.get_referents(*containers.values())
+        seen.update(containers)
+        layer = gc.get_referents(*fresh)
+
+
+def _distinct(kinds: list[type]) -> Iterable[type]:
+    try:
+        return set(kinds)
+    except TypeError:  # a metaclass that cannot be hashed
+        return {id(kind): kind for kind in kinds}.values()
+
+
+def _of_kinds(objects: list[Any], kinds: list[type], wanted: Iterable[type]) -> list[Any]:
+    try:
+        return list(compress(objects, map(frozenset(wanted).__contains__, kinds)))
+    except TypeError:  # a metaclass that cannot be hashed
+        return list(compress(objects, map(frozenset(map(id, wanted)).__contains__, map(id, kinds))))
 
 
 def _running_locals() -> list[Any]:

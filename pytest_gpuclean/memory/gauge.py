@@ -75,11 +75,15 @@ class Gauge:
         """
         readings: list[Reading] = []
         gaps: list[Unavailable] = []
+        for probe in self._probes:
+            _read_into(probe, readings, gaps)
         if self.devices_watched:
-            for probe in self._probes:
-                _read_into(probe, readings, gaps)
-            self._device_seen = self._device_seen or any(r.device != "cpu" for r in readings)
-        if with_heap and self.host_watched:
+            self._device_seen = self._device_seen or any(reading.device != "cpu" for reading in readings)
+        else:
+            readings = [reading for reading in readings if reading.device == "cpu"]
+        if not self.host_watched:
+            readings = [reading for reading in readings if reading.device != "cpu"]
+        elif with_heap:
             _read_into(self._host, readings, gaps)
         for gap in gaps:
             self.unavailable.setdefault(gap.source, gap.reason)

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from pytest_gpuclean.memory.interface import loaded, member
+from pytest_gpuclean.memory.tensorflow import device_name
 from pytest_gpuclean.model import ARRAYS, Account
 
 _DEVICE_GRAIN_BYTES = 512
@@ -41,6 +42,10 @@ class StorageReaders:
         self._add(self._array, self._of_numpy)
         self._add(member(jax, "Array") if jax else None, _of_jax)
         self._add(member(cupy, "ndarray") if cupy else None, _of_cupy)
+        ops = loaded("tensorflow.python.framework.ops")
+        variables = loaded("tensorflow.python.ops.resource_variable_ops")
+        self._add(member(ops, "EagerTensor") if ops else None, _of_tensorflow)
+        self._add(member(variables, "BaseResourceVariable") if variables else None, _of_tensorflow)
 
     @property
     def is_empty(self) -> bool:
@@ -132,6 +137,18 @@ def _of_jax(array: Any) -> Storage | None:
             return Storage(ARRAYS, ("memory", pointer), array.nbytes)
         name = f"{platform}:{device.local_hardware_id}"
         return Storage(Account(name, "jax"), (name, pointer), array.nbytes)
+    except Exception:
+        return None
+
+
+def _of_tensorflow(tensor: Any) -> Storage | None:
+    """A tensor or a variable; the handle of a variable is a tensor of no size, which tells them apart."""
+    try:
+        device_type, _, index = tensor.device.rpartition("/device:")[2].partition(":")
+        size = tensor.shape.num_elements() * tensor.dtype.size
+        name = device_name(device_type, index)
+        identity = id(getattr(tensor, "handle", tensor))
+        return Storage(Account(name, "tensorflow"), (f"tensorflow {name}", identity), size)
     except Exception:
         return None
 

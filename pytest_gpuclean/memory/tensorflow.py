@@ -10,23 +10,21 @@ from pytest_gpuclean.model import Reading, Unavailable
 
 
 class TensorFlowProbe:
-    """Reads each GPU of TensorFlow. Its CPU allocator is read by the census of host memory."""
+    """Reads each GPU of TensorFlow, and its CPU allocator: that one is exact, where the process heap is not."""
 
     source = "tensorflow"
 
     def read(self) -> Iterator[Reading | Unavailable]:
-        """Give one reading a GPU; nothing before the runtime has been initialised by somebody else."""
+        """Give one reading a device; nothing before the runtime has been initialised by somebody else."""
         context = live_context()
         if context is None:
             return
         for device in context.list_logical_devices():
-            if device.device_type != "GPU":
-                continue
             index = device.name.rpartition(":")[2]
             try:
-                info = context.get_memory_info(f"GPU:{index}")
+                info = context.get_memory_info(f"{device.device_type}:{index}")
                 yield Reading(
-                    device=f"cuda:{index}",
+                    device=device_name(device.device_type, index),
                     source=self.source,
                     allocated_bytes=whole(info["current"]),
                     # The pool is not told, and stays with the process whatever is cleaned.
@@ -34,7 +32,7 @@ class TensorFlowProbe:
                     peak_bytes=whole(info["peak"]),
                 )
             except Exception as error:
-                yield Unavailable(f"tensorflow GPU:{index}", first_line(error))
+                yield Unavailable(f"tensorflow {device.device_type}:{index}", first_line(error))
 
     def reset_peak(self) -> None:
         """Begin a new peak on every GPU."""
@@ -42,7 +40,7 @@ class TensorFlowProbe:
         if context is None:
             return
         for device in context.list_logical_devices():
-            if device.device_type == "GPU":
+            if device.device_type in ("CPU", "GPU"):
                 context.reset_memory_stats(device.name.removeprefix("/device:"))
 
 
@@ -57,7 +55,6 @@ def live_context() -> Any | None:
     return context if getattr(context, "_initialized", False) is True else None
 
 
-def cpu_bytes() -> int:
-    """Read what TensorFlow's CPU allocator has in use, in bytes; 0 where the runtime is not up."""
-    context = live_context()
-    return whole(context.get_memory_info("CPU:0")["current"]) if context else 0
+def device_name(device_type: str, index: str) -> str:
+    """Name a device as the other frameworks do."""
+    return {"CPU": "cpu", "GPU": f"cuda:{index}"}.get(device_type, f"{device_type.lower()}:{index}")

@@ -5,7 +5,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from pytest_gpuclean.memory.jax import JaxProbe, live_clients
-from pytest_gpuclean.memory.tensorflow import TensorFlowProbe, cpu_bytes, live_context
+from pytest_gpuclean.memory.tensorflow import TensorFlowProbe, live_context
 from pytest_gpuclean.model import Reading, Unavailable
 from pytest_gpuclean.units import MiB
 from unit.fakes import fake_module, put, remove
@@ -51,9 +51,10 @@ def install_tensorflow(monkeypatch, context):
     return context
 
 
-def test_each_gpu_of_tensorflow_gives_a_reading(monkeypatch):
+def test_each_device_of_tensorflow_gives_a_reading(monkeypatch):
     install_tensorflow(monkeypatch, Context("CPU:0", "GPU:0", "GPU:1"))
-    first, second = TensorFlowProbe().read()
+    host, first, second = TensorFlowProbe().read()
+    assert host.device == "cpu"
     assert first == Reading(
         device="cuda:0",
         source="tensorflow",
@@ -69,10 +70,10 @@ def test_a_gpu_that_tensorflow_cannot_read_is_unavailable(monkeypatch):
     assert list(TensorFlowProbe().read()) == [Unavailable("tensorflow GPU:0", "ValueError: no allocator")]
 
 
-def test_a_new_peak_begins_on_gpus_alone(monkeypatch):
+def test_a_new_peak_begins_on_each_device(monkeypatch):
     context = install_tensorflow(monkeypatch, Context("CPU:0", "GPU:0"))
     TensorFlowProbe().reset_peak()
-    assert context.reset == ["GPU:0"]
+    assert context.reset == ["CPU:0", "GPU:0"]
 
 
 @pytest.mark.parametrize("context", [None, Context("GPU:0", initialised=False), MagicMock()])
@@ -85,12 +86,12 @@ def test_a_tensorflow_runtime_that_is_not_up_gives_nothing(monkeypatch, context)
 
 def test_tensorflows_cpu_figure_is_its_allocators(monkeypatch):
     context = install_tensorflow(monkeypatch, Context("CPU:0"))
-    assert cpu_bytes() == 4 * MiB
+    (reading,) = TensorFlowProbe().read()
+    assert (reading.device, reading.source, reading.allocated_bytes) == ("cpu", "tensorflow", 4 * MiB)
     assert context.asked == ["CPU:0"]
 
 
 def test_without_tensorflow_nothing_is_in_use():
-    assert cpu_bytes() == 0
     assert list(TensorFlowProbe().read()) == []
 
 
