@@ -128,7 +128,7 @@ class Engine:
         starts_module = module not in self.ledger.modules
         self.ledger.heap_by_module = slow
         if slow:
-            self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 0.5 ms: judged by module")
+            self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 5 ms: judged by module")
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
         if self._resting is not None and terms.peak_limit_bytes is None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from pytest_gpuclean.model import HEAP, Reading, Unavailable
 
-SLOW_READ_SECONDS = 500e-6
-"""A heap that is fragmented takes up to 9 ms to read (1.4 us otherwise): then it is read by module."""
+SLOW_READ_SECONDS = 5e-3
+"""A heap that is badly fragmented takes up to 9 ms to read (1.4 us otherwise): then it is read by module."""
 _SLOW_READS = 20
 _SHARED_MAPS = ("/dev/shm/", "/memfd:", "/torch_")
 

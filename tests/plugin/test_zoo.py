@@ -63,7 +63,6 @@ ALWAYS = {
     ("simgpu", "two-workers"),
     ("simgpu", "shuffled-across-modules"),
     ("simgpu", "reruns"),
-    ("cpu", "serial"),
 }
 """What runs without being asked for; `GPUCLEAN_ZOO=all` (tox -e zoo) runs every mode on both devices."""
 
