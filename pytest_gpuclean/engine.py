@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_gpuclean.cleanup import CLEANERS
@@ -20,8 +19,9 @@ from pytest_gpuclean.cleanup.settle import ThreadWatch
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
-from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use
-from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Reading, Snapshot, TestRecord
+from pytest_gpuclean.memory.gauge import Gauge, held, in_use
+from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
+from pytest_gpuclean.window import Ending, Terms, Window, given_back, has_allocated, leak, peaks_over
 
 _HOST_KEPT_BYTES = 16 * 1024
 _HOST_MOVED_BYTES = 256 * 1024
@@ -30,47 +30,6 @@ _HOST_MOVED_BYTES = 256 * 1024
 
 def _keep(everything: bool) -> None:
     pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """By which terms a window is judged."""
-
-    threshold_bytes: int
-    judges: bool = True
-    """Whether leaks are looked for at all; cleaning goes on without."""
-    peak_limit_bytes: int | None = None
-    scope_threshold_bytes: int | None = None
-    """For fixtures, the module and the session; the test's own threshold where it is None."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """What ends together with a window."""
-
-    module: bool = False
-    session: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Window:
-    """The window that is open now."""
-
-    test: str
-    module: str
-    terms: Terms
-    let_go: LetGo
-    begin: Snapshot
-    threads: frozenset[int]
-    is_judged: bool = False
-    waits: bool = False
-    """Whether a doubt about the test waits until its report is made."""
-    has_acted: bool = False
-    """Whether anything was let go, cleaned or collected."""
-    leaks: list[Leak] = field(default_factory=list)
-    given_back_bytes: int = 0
-    cleanups: list[CleanupResult] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 class Engine:
@@ -192,7 +151,7 @@ class Engine:
             if window is not None and in_teardown and not (window.is_judged or window.waits):
                 self._finish_test(window, may_wait=True)
                 if window.has_acted:
-                    window.given_back_bytes += _given_back(before, self._book())
+                    window.given_back_bytes += given_back(before, self._book())
             self.ledger.begin_release(key)
 
     def close(self, ending: Ending, level: Level | None = None, first: Sequence[Cleaner] = ()) -> TestRecord:
@@ -215,7 +174,7 @@ class Engine:
         self._resting = None
         self.ledger.book(held(snapshot))
         self.ledger.end_releases()
-        window.leaks += _peaks_over(snapshot, window)
+        window.leaks += peaks_over(snapshot, window)
         if window.waits:
             self._finish_test(window)
         self._let_go(window)
@@ -226,7 +185,7 @@ class Engine:
         if window.terms.judges:
             self._judge_ends(window, ending)
         if window.has_acted:
-            window.given_back_bytes += _given_back(snapshot, self.gauge.read())
+            window.given_back_bytes += given_back(snapshot, self.gauge.read())
         return self._put_away(window, begin)
 
     def _read(self, *, edge: bool) -> Snapshot:
@@ -311,7 +270,7 @@ class Engine:
                 self._book()
                 threads = self._window.threads if self._window else self._threads.known()
                 found = self._judge.judge_block(owner, threshold_bytes, threads)
-                leaks += [_leak("test", name, a, size, threshold_bytes) for a, size in found.items()]
+                leaks += [leak("test", name, a, size, threshold_bytes) for a, size in found.items()]
                 self.ledger.pop(owner, charged=bool(leaks))
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -349,7 +308,7 @@ class Engine:
         occasion = Occasion(
             level=level,
             moved=self._has_grown(_HOST_MOVED_BYTES),
-            allocated=_has_allocated(window.begin, snapshot),
+            allocated=has_allocated(window.begin, snapshot),
             boundary=ending.module or ending.session,
         )
         idle = not (occasion.moved or occasion.thorough or (occasion.comprehensive and occasion.allocated))
@@ -379,7 +338,7 @@ class Engine:
         if found is None:
             return False
         window.leaks += [
-            _leak("test", window.test, account, size, window.terms.threshold_bytes) for account, size in found.items()
+            leak("test", window.test, account, size, window.terms.threshold_bytes) for account, size in found.items()
         ]
         return True
 
@@ -388,14 +347,14 @@ class Engine:
         threshold = terms.threshold_bytes if terms.scope_threshold_bytes is None else terms.scope_threshold_bytes
         for share, found in self._judge.judge_ended_fixtures(threshold, window.let_go, window.threads):
             window.leaks += [
-                _leak("fixture", share.name, account, size, threshold, scope=share.scope)
+                leak("fixture", share.name, account, size, threshold, scope=share.scope)
                 for account, size in found.items()
             ]
         if ending.module:
             drift = self.ledger.modules[window.module]
             found = self._judge.judge_drift(drift, threshold, window.let_go, window.threads)
             window.leaks += [
-                _leak("module", window.module, account, size, threshold, tests=drift.tests)
+                leak("module", window.module, account, size, threshold, tests=drift.tests)
                 for account, size in found.items()
             ]
             if found:
@@ -404,7 +363,7 @@ class Engine:
             drift = self.ledger.session
             found = self._judge.judge_drift(drift, threshold, window.let_go, window.threads)
             window.leaks += [
-                _leak("session", "the whole run", account, size, threshold, tests=drift.tests)
+                leak("session", "the whole run", account, size, threshold, tests=drift.tests)
                 for account, size in found.items()
             ]
 
@@ -416,48 +375,3 @@ class Engine:
         finally:
             if self._window is not None:
                 self._window.seconds += time.perf_counter() - begin
-
-
-def _leak(kind: Any, name: str, account: Any, size: int, threshold: int, **more: Any) -> Leak:
-    return Leak(
-        kind=kind,
-        name=name,
-        device=account.device,
-        source=account.source,
-        leaked_bytes=size,
-        threshold_bytes=threshold,
-        **more,
-    )
-
-
-def _peaks_over(snapshot: Snapshot, window: Window) -> Iterator[Leak]:
-    limit = window.terms.peak_limit_bytes
-    for reading in snapshot.readings if limit is not None else ():
-        if reading.peak_bytes is not None and limit is not None and reading.peak_bytes > limit:
-            yield _leak("peak", window.test, reading.account, reading.peak_bytes, limit)
-
-
-def _given_back(before: Snapshot, after: Snapshot) -> int:
-    """What devices have back: from live objects or from caches, whichever is more."""
-    total = 0
-    later = {reading.account: reading for reading in after.readings}
-    for reading in before.readings:
-        now = later.get(reading.account)
-        if now is not None:
-            live = reading.held_bytes - now.held_bytes
-            total += max(0, live, reading.reserved_bytes - now.reserved_bytes)
-    return total
-
-
-def _has_allocated(begin: Snapshot, end: Snapshot) -> bool:
-    before = ever_allocated(begin)
-    changed = any(before.get(account) != total for account, total in ever_allocated(end).items())
-    return changed or any(_is_new(reading, begin) for reading in end.readings if reading.total_bytes is None)
-
-
-def _is_new(reading: Reading, begin: Snapshot) -> bool:
-    """Whether a source that keeps no total shows another figure than before."""
-    if reading.account == HEAP:
-        return False
-    earlier = next((other for other in begin.readings if other.account == reading.account), None)
-    return earlier is None or earlier.held_bytes != reading.held_bytes or earlier.peak_bytes != reading.peak_bytes

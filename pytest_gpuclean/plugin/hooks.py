@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
-from pytest_gpuclean.engine import Ending, Engine, Terms
+from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
@@ -28,6 +28,7 @@ from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.telling import Telling
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
+from pytest_gpuclean.window import Ending, Terms
 
 PLAN = pytest.StashKey[Plan]()
 _RUNNER_PACKAGES = ("_pytest", "pytest", "pluggy", "xdist", "execnet", "unittest", "pytest_gpuclean")

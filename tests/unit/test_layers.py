@@ -14,7 +14,7 @@ NAME = "pytest_gpuclean"
 
 MIDDLE = ("memory", "cleanup", "leaks", "processes", "reports")
 GROUND = ("units", "errors")
-ENGINE = ("engine", "judging", "ladder")
+ENGINE = ("engine", "judging", "ladder", "window")
 TOP = ("scripts", "cli", "plugin", "notebooks")
 ALLOWED = {
     "": (),
@@ -106,6 +106,7 @@ def test_importing_the_plugin_does_not_load_what_runs_per_test():
         "engine",
         "judging",
         "ladder",
+        "window",
         "memory",
         "cleanup",
         "leaks",

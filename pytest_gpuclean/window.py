@@ -1,0 +1,102 @@
+"""What an engine keeps of the window that is open, and what two readings of it tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pytest_gpuclean.ladder import LetGo
+from pytest_gpuclean.memory.gauge import ever_allocated
+from pytest_gpuclean.model import HEAP, Account, CleanupResult, Leak, Reading, Snapshot
+
+LeakKind = Literal["test", "fixture", "module", "session", "peak"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """By which terms a window is judged."""
+
+    threshold_bytes: int
+    judges: bool = True
+    """Whether leaks are looked for at all; cleaning goes on without."""
+    peak_limit_bytes: int | None = None
+    scope_threshold_bytes: int | None = None
+    """For fixtures, the module and the session; the test's own threshold where it is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What ends together with a window."""
+
+    module: bool = False
+    session: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Window:
+    """The window that is open now."""
+
+    test: str
+    module: str
+    terms: Terms
+    let_go: LetGo
+    begin: Snapshot
+    threads: frozenset[int]
+    is_judged: bool = False
+    waits: bool = False
+    """Whether a doubt about the test waits until its report is made."""
+    has_acted: bool = False
+    """Whether anything was let go, cleaned or collected."""
+    leaks: list[Leak] = field(default_factory=list)
+    given_back_bytes: int = 0
+    cleanups: list[CleanupResult] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def leak(kind: LeakKind, name: str, account: Account, size: int, threshold: int, **more: Any) -> Leak:
+    """Put a leak into words and figures."""
+    return Leak(
+        kind=kind,
+        name=name,
+        device=account.device,
+        source=account.source,
+        leaked_bytes=size,
+        threshold_bytes=threshold,
+        **more,
+    )
+
+
+def peaks_over(snapshot: Snapshot, window: Window) -> Iterator[Leak]:
+    """Give each device whose peak is above the limit of the window."""
+    limit = window.terms.peak_limit_bytes
+    for reading in snapshot.readings if limit is not None else ():
+        if reading.peak_bytes is not None and limit is not None and reading.peak_bytes > limit:
+            yield leak("peak", window.test, reading.account, reading.peak_bytes, limit)
+
+
+def given_back(before: Snapshot, after: Snapshot) -> int:
+    """What devices have back: from live objects or from caches, whichever is more."""
+    total = 0
+    later = {reading.account: reading for reading in after.readings}
+    for reading in before.readings:
+        now = later.get(reading.account)
+        if now is not None:
+            live = reading.held_bytes - now.held_bytes
+            total += max(0, live, reading.reserved_bytes - now.reserved_bytes)
+    return total
+
+
+def has_allocated(begin: Snapshot, end: Snapshot) -> bool:
+    """Whether anything was allocated between two readings, freed again or not."""
+    before = ever_allocated(begin)
+    changed = any(before.get(account) != total for account, total in ever_allocated(end).items())
+    return changed or any(_is_new(reading, begin) for reading in end.readings if reading.total_bytes is None)
+
+
+def _is_new(reading: Reading, begin: Snapshot) -> bool:
+    """Whether a source that keeps no total shows another figure than before."""
+    if reading.account == HEAP:
+        return False
+    earlier = next((other for other in begin.readings if other.account == reading.account), None)
+    return earlier is None or earlier.held_bytes != reading.held_bytes or earlier.peak_bytes != reading.peak_bytes
