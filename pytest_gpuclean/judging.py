@@ -172,6 +172,8 @@ class Judge:
             return [a for a, size in drift.kept.items() if size > threshold and not (a == HEAP and climb.counted)]
 
         climb.run(doubt, let_go)
+        if climb.counted and drift is not self.ledger.session:
+            self.ledger.leave_to_session(drift, ARRAYS, drift.kept.get(HEAP, 0))
         leaked = {a: self.ledger.forget_drift(a, drift) for a in doubt() if a != HEAP}
         self.ledger.forget_drift(HEAP, drift)
         return leaked

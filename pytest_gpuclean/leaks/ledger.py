@@ -203,6 +203,10 @@ class Ledger:
         if self._module:
             _add(self.modules[self._module].kept, account, size_bytes)
 
+    def leave_to_session(self, drift: Drift, account: Account, largest: int) -> None:
+        """Take out of a module's drift what exceeds its own growth: a count shows what modules before it kept too."""
+        drift.kept[account] = min(drift.kept.get(account, 0), max(0, largest))
+
     def forget_drift(self, account: Account, drift: Drift) -> int:
         """Take an account out of a module's or the session's drift; return what it was."""
         size = drift.kept.pop(account, 0)

@@ -50,7 +50,7 @@ class Walk:
         """Set the walk up.
 
         Args:
-            opaque_packages: top-level packages whose objects are not looked into, such as the test runner's.
+            opaque_packages: packages or single modules whose objects are not looked into, such as the test runner's.
             rounds: whether device blocks count in the allocator's grain (512 B).
             limit: the most objects to look at from one call of `measure`; no limit but the time by default.
         """
@@ -96,8 +96,9 @@ class Walk:
         if known is not None:
             return known
         bases = type.__dict__["__mro__"].__get__(kind)
-        package = str(kind.__module__).partition(".")[0]
-        opaque = any(base is type or base is types.ModuleType for base in bases) or package in self._opaque_packages
+        module = str(kind.__module__)
+        is_foreign = module in self._opaque_packages or module.partition(".")[0] in self._opaque_packages
+        opaque = any(base is type or base is types.ModuleType for base in bases) or is_foreign
         self._opaque[id(kind)] = opaque  # by id: a metaclass may compare or hash as it likes
         return opaque
 

@@ -31,7 +31,16 @@ from pytest_gpuclean.units import parse_size
 from pytest_gpuclean.window import Ending, Terms
 
 PLAN = pytest.StashKey[Plan]()
-_RUNNER_PACKAGES = ("_pytest", "pytest", "pluggy", "xdist", "execnet", "unittest", "pytest_gpuclean")
+_RUNNER_PACKAGES = (
+    "_pytest",
+    "pytest",
+    "pluggy",
+    "xdist",
+    "execnet",
+    "unittest.case",
+    "unittest.suite",
+    "pytest_gpuclean",
+)
 """Through their objects a fixture's value would reach every test of the run."""
 
 
@@ -53,6 +62,8 @@ class RunHooks:
         self._due: list[Cleaner] = []
         self._handle_ended = False
         self._in_teardown = False
+        self._has_failed = False
+        """Whether the test raised something: its frames are let go then, as they may hold what is a fixture's."""
         self._is_reported = False
         """Whether the reports of the test that ends are made, so that nothing of it is needed any more."""
         self._error: BaseException | None = None
@@ -84,7 +95,7 @@ class RunHooks:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Open the window before anything of the test is set up."""
         __tracebackhide__ = True
-        self._in_teardown = False
+        self._in_teardown = self._has_failed = False
         if self._is_concerned(item):
             with self._guard:
                 self._open(item)
@@ -115,6 +126,7 @@ class RunHooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the window once everybody else is through with the test, and fail the test that leaked."""
         report = yield
+        self._has_failed |= call.excinfo is not None
         if call.when == "teardown" and self.engine.window is not None:
             told = self._close(item, call.excinfo.value if call.excinfo else None)
             if told is not None:
@@ -184,6 +196,8 @@ class RunHooks:
         level = plan.level if plan.level and ends(plan.every, item, self._nextitem) else None
         if level is None and handle_ended:
             level = plan.level or "quick"
+        if self._has_failed:
+            retention.clear_kept_frames(item, frozenset(self._roots.error_frames()))
         if retention.pins_frames(item):
             self.engine.do_not_judge()
         ending = Ending(module=ends_module(item, self._nextitem), session=self._nextitem is None)

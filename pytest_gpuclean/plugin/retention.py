@@ -48,7 +48,7 @@ def let_go_of_memory(
         is_reported: whether its last report is made, so that nobody asks for its instance any more.
     """
     _empty(getattr(item, "funcargs", None), holds_memory)
-    _clear_kept(item, spared)
+    clear_kept_frames(item, spared)
     if is_reported and item.config.pluginmanager.has_plugin("flaky"):
         _empty_instance_of_flaky(item, holds_memory)
     elif is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
@@ -65,7 +65,7 @@ def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     values = getattr(item, "funcargs", None)
     if isinstance(values, dict):  # runtestprotocol() drops them too, a little later
         values.clear()
-    _clear_kept(item, spared)
+    clear_kept_frames(item, spared)
     if may_clear_frames(item.config):
         _drop_errors(item)
     if item.config.pluginmanager.has_plugin("flaky"):
@@ -161,7 +161,8 @@ def _has_other_owner(instance: object, item: pytest.Item, names: object) -> bool
     )
 
 
-def _clear_kept(item: pytest.Item, spared: frozenset[int]) -> None:
+def clear_kept_frames(item: pytest.Item, spared: frozenset[int]) -> None:
+    """Empty the frames of the errors that pytest and its plugins keep of a test."""
     if may_clear_frames(item.config):
         for kept in _kept_exceptions(item):
             clear_frames(kept, spared)
