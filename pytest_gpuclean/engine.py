@@ -21,7 +21,7 @@ from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held, in_use
 from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
-from pytest_gpuclean.window import Ending, Terms, Window, given_back, has_allocated, leak, peaks_over
+from pytest_gpuclean.window import Ending, Terms, Window, given_back, has_allocated, is_as_before, leak, peaks_over
 
 _HOST_KEPT_BYTES = 16 * 1024
 _HOST_MOVED_BYTES = 256 * 1024
@@ -169,6 +169,7 @@ class Engine:
         edge = ending.module or ending.session or bool(self.ledger.ended)
         snapshot = self._read(edge=edge)
         if not (edge or first or self._extra_cleaners) and self._is_untouched(snapshot):
+            self.ledger.drift_all(held(snapshot))
             self._resting = snapshot
             return self._put_away(window, begin)
         self._resting = None
@@ -200,8 +201,7 @@ class Engine:
         window = self._window
         return (
             window is not None
-            and window.begin.readings == snapshot.readings
-            and not any(reading.total_bytes is None for reading in snapshot.readings)
+            and is_as_before(window.begin, snapshot, _HOST_KEPT_BYTES)
             and not (self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups)
             and window.terms.peak_limit_bytes is None
         )

@@ -100,3 +100,22 @@ def _is_new(reading: Reading, begin: Snapshot) -> bool:
         return False
     earlier = next((other for other in begin.readings if other.account == reading.account), None)
     return earlier is None or earlier.held_bytes != reading.held_bytes or earlier.peak_bytes != reading.peak_bytes
+
+
+def is_as_before(begin: Snapshot, end: Snapshot, host_bytes: int) -> bool:
+    """Whether a window has used no device at all, and moved the heap by no more than the runner's own records do.
+
+    Args:
+        begin: the reading at its start.
+        end: the reading at its end.
+        host_bytes: how far the heap may have moved.
+    """
+    if len(begin.readings) != len(end.readings):
+        return False
+    for before, after in zip(begin.readings, end.readings, strict=True):
+        if before.source == HEAP.source:
+            if after.source != HEAP.source or abs(after.held_bytes - before.held_bytes) > host_bytes:
+                return False
+        elif before.total_bytes is None or before != after:
+            return False
+    return True

@@ -203,6 +203,12 @@ class Ledger:
         if self._module:
             _add(self.modules[self._module].kept, account, size_bytes)
 
+    def drift_all(self, levels: Bytes) -> None:
+        """Take what little has changed since the last look as drift."""
+        for account, change in self._changes(levels).items():
+            self.drift(account, change)
+        self._take(levels)
+
     def leave_to_session(self, drift: Drift, account: Account, largest: int) -> None:
         """Take out of a module's drift what exceeds its own growth: a count shows what modules before it kept too."""
         drift.kept[account] = min(drift.kept.get(account, 0), max(0, largest))
