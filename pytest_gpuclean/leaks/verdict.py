@@ -16,11 +16,6 @@ class Split(NamedTuple):
     """Below the threshold: it goes to the drift. Negative where the test freed what was kept before."""
 
 
-def doubts(share: Bytes, threshold_bytes: int) -> list[Account]:
-    """List the accounts whose growth is above the threshold."""
-    return [account for account, size in share.items() if size > threshold_bytes]
-
-
 def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes: int) -> Split:
     """Decide whether a window leaked.
 

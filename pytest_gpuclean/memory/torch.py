@@ -92,21 +92,6 @@ def accelerator_is_expected(torch: ModuleType) -> bool:
         return False
 
 
-def synchronize(torch: ModuleType) -> int:
-    """Wait until every initialised device has done its work; return how many devices that was."""
-    count = 0
-    for backend in initialised_backends(torch):
-        module = member(torch, backend)
-        if backend == "mps":
-            module.synchronize()
-            count += 1
-            continue
-        for index in range(module.device_count()):
-            module.synchronize(index)
-            count += 1
-    return count
-
-
 @functools.cache
 def _device_names(backend: str, count: int) -> tuple[str, ...]:
     return tuple(f"{backend}:{index}" for index in range(count))

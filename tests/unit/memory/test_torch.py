@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from pytest_gpuclean.memory.torch import TorchProbe, accelerator_is_expected, initialised_backends, synchronize
+from pytest_gpuclean.memory.torch import TorchProbe, accelerator_is_expected, initialised_backends
 from pytest_gpuclean.model import Reading, Unavailable
 from pytest_gpuclean.units import MiB
 from unit.fakes import fake_module, put, remove
@@ -57,7 +57,6 @@ class Torch:
             is_initialized=lambda: self.ready is True,
             is_available=lambda: True,
             reset_peak_memory_stats=self.resets.append,
-            synchronize=self.resets.append,
             current_device=forbidden("current_device"),
         )
         self.module = fake_module(
@@ -195,7 +194,6 @@ def mps_torch(available=True, allocated=5 * MiB):
         "torch.mps",
         current_allocated_memory=lambda: allocated,
         driver_allocated_memory=lambda: 8 * MiB,
-        synchronize=lambda: None,
     )
     torch.module._C._mps_is_available = lambda: available
     return torch
@@ -258,13 +256,6 @@ def test_no_peak_begins_on_a_device_that_is_not_initialised(monkeypatch):
     put(monkeypatch, torch.module)
     TorchProbe().reset_peak()
     assert torch.resets == []
-
-
-def test_each_initialised_device_is_waited_for_by_its_index():
-    torch = Torch(devices=2)
-    assert synchronize(torch.module) == 2
-    assert torch.resets == [0, 1]
-    assert synchronize(Torch(ready=False).module) == 0
 
 
 def test_initialised_backends_are_named():
