@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_gpuclean.cleanup import CLEANERS
 from pytest_gpuclean.cleanup.garbage import GarbageCleaner
-from pytest_gpuclean.cleanup.settle import Patience
+from pytest_gpuclean.cleanup.settle import KnownThreads, Patience
 from pytest_gpuclean.ladder import Climb, LetGo, doubtful, not_returned
 from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger
 from pytest_gpuclean.leaks.verdict import judge, judged_growth
@@ -73,7 +73,7 @@ class Judge:
     # -- who is judged ------------------------------------------------------------------------------------------
 
     def judge_test(
-        self, threshold: int, let_go: LetGo, threads: frozenset[int], *, may_wait: bool = False
+        self, threshold: int, let_go: LetGo, threads: KnownThreads, *, may_wait: bool = False
     ) -> Bytes | None:
         """Judge the test of the open window; return what it leaked, by account.
 
@@ -131,7 +131,7 @@ class Judge:
                 self.ledger.drift(account, split.kept_bytes)
         return leaked
 
-    def judge_block(self, share: Bytes, threshold: int, threads: frozenset[int]) -> Bytes:
+    def judge_block(self, share: Bytes, threshold: int, threads: KnownThreads) -> Bytes:
         """Judge a stretch of code that has a share of its own."""
         climb = Climb(self, [share], threads)
         climb.run(lambda: doubtful(share, climb, threshold))
@@ -139,7 +139,7 @@ class Judge:
         return {account: judged_growth(share, account) - climb.credits.get(account, 0) for account in left}
 
     def judge_ended_fixtures(
-        self, threshold: int, let_go: LetGo, threads: frozenset[int]
+        self, threshold: int, let_go: LetGo, threads: KnownThreads
     ) -> Iterator[tuple[FixtureShare, Bytes]]:
         """Judge the fixtures that came to their end in this window; give what each did not give back."""
         ended = list(self.ledger.ended)
@@ -162,7 +162,7 @@ class Judge:
                     self.ledger.drift(account, own)
             yield share, leaked
 
-    def judge_drift(self, drift: Drift, threshold: int, let_go: LetGo, threads: frozenset[int]) -> Bytes:
+    def judge_drift(self, drift: Drift, threshold: int, let_go: LetGo, threads: KnownThreads) -> Bytes:
         """Judge what tests kept below the threshold, where it adds up."""
         climb = Climb(self, [], threads)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
 from pytest_gpuclean.cleanup.interface import Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
-from pytest_gpuclean.cleanup.settle import threads_since, wait_until
+from pytest_gpuclean.cleanup.settle import KnownThreads, threads_since, wait_until
 from pytest_gpuclean.leaks.ledger import FixtureShare
 from pytest_gpuclean.leaks.verdict import judged_growth
 from pytest_gpuclean.memory.gauge import held, rounds
@@ -31,7 +31,7 @@ _RECOUNT_BYTES = 64 * 1024
 class Climb:
     """One way up the ladder."""
 
-    def __init__(self, tools: Judge, pending: Sequence[Bytes], threads: frozenset[int]) -> None:
+    def __init__(self, tools: Judge, pending: Sequence[Bytes], threads: KnownThreads) -> None:
         self._tools = tools
         self._pending = pending
         self._threads = threads

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pytest_gpuclean.cleanup.settle import KnownThreads
 from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.memory.gauge import ever_allocated
 from pytest_gpuclean.model import HEAP, Account, CleanupResult, Leak, Reading, Snapshot
@@ -42,7 +43,7 @@ class Window:
     terms: Terms
     let_go: LetGo
     begin: Snapshot
-    threads: frozenset[int]
+    threads: KnownThreads
     is_judged: bool = False
     waits: bool = False
     """Whether a doubt about the test waits until its report is made."""

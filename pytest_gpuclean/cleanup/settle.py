@@ -45,6 +45,14 @@ def wait_until(
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
+KnownThreads = frozenset[tuple[int | None, str]]
+"""Identifier and name: an identifier alone is given to another thread once its first owner has ended."""
+
+
+def _key(thread: threading.Thread) -> tuple[int | None, str]:
+    return thread.ident, thread.name
+
+
 class Patience:
     """How long to wait for a suspect: less and less where waiting has not helped, so that many leaks stay cheap."""
 
@@ -58,27 +66,27 @@ class Patience:
         self.seconds = self._first_seconds if helped else max(self._least_seconds, self.seconds / 2)
 
 
-def threads_since(known: frozenset[int]) -> list[threading.Thread]:
+def threads_since(known: KnownThreads) -> list[threading.Thread]:
     """List the threads that are alive and were not known before.
 
     Args:
-        known: thread identifiers (`Thread.ident`).
+        known: what a `ThreadWatch` knew.
     """
     current = threading.current_thread()
-    return [t for t in threading.enumerate() if t.ident not in known and t is not current]
+    return [t for t in threading.enumerate() if _key(t) not in known and t is not current]
 
 
 class ThreadWatch:
     """Knows which threads are alive, without listing them where their number is the same as before."""
 
     def __init__(self) -> None:
-        self._known: frozenset[int] = frozenset()
+        self._known: KnownThreads = frozenset()
         self._count = -1
 
-    def known(self) -> frozenset[int]:
-        """Give the identifiers of the threads that are alive now."""
+    def known(self) -> KnownThreads:
+        """Give the keys of the threads that are alive now."""
         count = threading.active_count()
         if count != self._count:
             self._count = count
-            self._known = frozenset(thread.ident for thread in threading.enumerate() if thread.ident is not None)
+            self._known = frozenset(map(_key, threading.enumerate()))
         return self._known

@@ -108,7 +108,7 @@ def test_the_watch_takes_in_threads_that_have_come_and_gone():
     may_end = threading.Event()
     thread = threading.Thread(target=may_end.wait)
     thread.start()
-    assert watch.known() == before | {thread.ident}
+    assert watch.known() == before | {(thread.ident, thread.name)}
     may_end.set()
     thread.join()
     assert watch.known() == before
