@@ -233,7 +233,8 @@ def test_flags_the_tests_that_leak_and_no_others(device: str, name: str) -> None
         pytest.skip("runs with GPUCLEAN_ZOO=all, as in tox -e zoo")
     if mode.needs and find_spec(mode.needs) is None:
         pytest.skip(f"{mode.needs} is not installed")
-    seed = str(int.from_bytes(os.urandom(2), "little"))
+    # The same order each time in the runs that everybody waits for; a new one in tox -e zoo.
+    seed = str(int.from_bytes(os.urandom(2), "little")) if os.environ.get("GPUCLEAN_ZOO") == "all" else "36820"
     print(f"{name} on {device}, seed {os.environ.get('GPUCLEAN_ZOO_SEED', seed)}")
     options = tuple(part.format(seed=os.environ.get("GPUCLEAN_ZOO_SEED", seed)) for part in mode.options)
     wrong = list(mismatches(run_zoo(device, "clean flagged", options), baseline(device, mode.reruns), mode))
