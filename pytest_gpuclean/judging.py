@@ -1,4 +1,4 @@
-"""The ladder: how growth is judged. Each rung is climbed only where the one before left a doubt."""
+"""Who is judged, and by what: a test, the fixtures that ended with it, and what adds up over a module or the run."""
 
 from __future__ import annotations
 

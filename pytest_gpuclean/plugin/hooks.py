@@ -284,7 +284,7 @@ class Guard:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, (pytest.exit.Exception, Warning)):
+        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, pytest.exit.Exception):
             return False
         self._note(error)
         return True

@@ -1,0 +1,21 @@
+"""Trouble of the plugin itself: taken in, and never passed on to a test."""
+
+import pytest
+
+from pytest_gpuclean.plugin.hooks import Guard
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), DeprecationWarning("under -W error"), SystemExit(3)])
+def test_takes_in_what_goes_wrong(error):
+    noted = []
+    with Guard(noted.append):
+        raise error
+    assert noted == [error]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), pytest.exit.Exception("stop")])
+def test_lets_a_wish_to_stop_through(error):
+    noted = []
+    with pytest.raises(type(error)), Guard(noted.append):
+        raise error
+    assert noted == []
