@@ -21,7 +21,17 @@ from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held, in_use
 from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
-from pytest_gpuclean.window import Ending, Terms, Window, given_back, has_allocated, is_as_before, leak, peaks_over
+from pytest_gpuclean.window import (
+    Ending,
+    Terms,
+    Window,
+    given_back,
+    has_allocated,
+    heap_of,
+    is_as_before,
+    leak,
+    peaks_over,
+)
 
 _HOST_KEPT_BYTES = 16 * 1024
 _HOST_MOVED_BYTES = 256 * 1024
@@ -64,8 +74,10 @@ class Engine:
         self._threshold_bytes = threshold_bytes
         self._window: Window | None = None
         self._watches_host = False
-        self._resting: Snapshot | None = None
-        """The reading at the end of a window that used nothing: the next one begins with it, which halves the cost."""
+        self._resting: Window | None = None
+        """The last window, where it ended with what it began with: the next one goes on from there."""
+        self._latest: Snapshot | None = None
+        """The reading that `close_unchanged` has just taken, where more than that was needed."""
         self._threads = ThreadWatch()
         self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
 
@@ -83,25 +95,30 @@ class Engine:
     def open(self, test: str, module: str, terms: Terms, let_go: LetGo = _keep) -> None:
         """Open a window before the setup of a test."""
         begin = time.perf_counter()
-        slow = self.gauge.host_is_slow
+        window, self._resting = self._resting, None
+        threads = self._threads.known()
+        if window is None or window.module != module or terms.peak_limit_bytes is not None:
+            snapshot = self._first_reading(module, terms)
+            window = Window(
+                test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, latest=snapshot, threads=threads
+            )
+        else:
+            self.ledger.open(module)
+            window.renew(test, terms, let_go, threads)
+        self._judge.begin_window(heap_of(window.begin), terms.threshold_bytes)
+        self._window = window
+        window.seconds = time.perf_counter() - begin
+
+    def _first_reading(self, module: str, terms: Terms) -> Snapshot:
         starts_module = module not in self.ledger.modules
-        self.ledger.heap_by_module = slow
-        if slow:
+        self.ledger.heap_by_module = self.gauge.host_is_slow
+        if self.ledger.heap_by_module:
             self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 5 ms: judged by module")
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
-        if self._resting is not None and terms.peak_limit_bytes is None:
-            snapshot = self._resting
-            self.ledger.open(module, {})
-        else:
-            snapshot = self._read(edge=starts_module)
-            self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
-        heap = next((reading.held_bytes for reading in snapshot.readings if reading.account == HEAP), None)
-        self._judge.begin_window(heap, terms.threshold_bytes)
-        self._window = Window(
-            test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, threads=self._threads.known()
-        )
-        self._window.seconds += time.perf_counter() - begin
+        snapshot = self._read(edge=starts_module)
+        self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
+        return snapshot
 
     @contextmanager
     def fixture_setup(self, key: int, name: str, scope: str) -> Iterator[None]:
@@ -149,10 +166,37 @@ class Engine:
             self._judge.is_exhausted = False
             window = self._window
             if window is not None and in_teardown and not (window.is_judged or window.waits):
+                window.latest = before
                 self._finish_test(window, may_wait=True)
                 if window.has_acted:
-                    window.given_back_bytes += given_back(before, self._book())
+                    window.latest = self._book()
+                window.given_back_bytes += given_back(before, window.latest)
             self.ledger.begin_release(key)
+
+    def close_unchanged(self, level: Level | None) -> float | None:
+        """Close the window, in the middle of a module, if it ends with what it began with: one reading is all it costs.
+
+        Args:
+            level: the cleanup that is due now, if any.
+
+        Returns:
+            The seconds that were spent on the window; None where it stays open, as it takes a `close`.
+        """
+        window = self._window
+        if window is None or self._extra_cleaners:
+            return None
+        begin = time.perf_counter()
+        snapshot = self._latest = self._read(edge=False)
+        has_acted = self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups
+        # A comprehensive cleanup is due also where everything was freed again.
+        if has_acted or not self._may_rest(window, snapshot, exactly=level == "comprehensive"):
+            return None
+        self._latest = None
+        if snapshot is not window.begin:
+            self.ledger.drift_all(held(snapshot))
+        self._rest(window, snapshot)
+        self.ledger.close()
+        return window.seconds + time.perf_counter() - begin
 
     def close(self, ending: Ending, level: Level | None = None, first: Sequence[Cleaner] = ()) -> TestRecord:
         """Close the window: clean if it is time to, judge, and say what came of it.
@@ -167,12 +211,9 @@ class Engine:
             raise RuntimeError("no window is open")
         begin = time.perf_counter()
         edge = ending.module or ending.session or bool(self.ledger.ended)
-        snapshot = self._read(edge=edge)
-        if not (edge or first or self._extra_cleaners) and self._is_untouched(snapshot):
-            self.ledger.drift_all(held(snapshot))
-            self._resting = snapshot
-            return self._put_away(window, begin)
-        self._resting = None
+        latest, self._latest = self._latest, None
+        snapshot = latest if latest is not None and not self.ledger.heap_by_module else self._read(edge=edge)
+        window.latest, window.has_acted = snapshot, False
         self.ledger.book(held(snapshot))
         self.ledger.end_releases()
         window.leaks += peaks_over(snapshot, window)
@@ -185,9 +226,12 @@ class Engine:
             self._finish_test(window)
         if window.terms.judges:
             self._judge_ends(window, ending)
-        if window.has_acted:
-            window.given_back_bytes += given_back(snapshot, self.gauge.read())
-        return self._put_away(window, begin)
+        end = self._read(edge=edge) if window.has_acted else window.latest
+        window.given_back_bytes += given_back(snapshot, end)
+        record = self._put_away(window, begin)
+        if not record.leaks and self._may_rest(window, end):
+            self._rest(window, end)
+        return record
 
     def _read(self, *, edge: bool) -> Snapshot:
         snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
@@ -196,15 +240,17 @@ class Engine:
         self._watches_host = self.gauge.host_watched
         return snapshot
 
-    def _is_untouched(self, snapshot: Snapshot) -> bool:
-        """Whether the window has used no memory at all: most tests, so nothing more is spent on them."""
-        window = self._window
+    def _may_rest(self, window: Window, end: Snapshot, *, exactly: bool = False) -> bool:
+        """Whether the next window may go on from the end of this one."""
         return (
-            window is not None
-            and is_as_before(window.begin, snapshot, _HOST_KEPT_BYTES)
-            and not (self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups)
+            (end is window.begin or is_as_before(window.begin, end, _HOST_KEPT_BYTES, exactly=exactly))
             and window.terms.peak_limit_bytes is None
+            and self.gauge.host_is_slow == self.ledger.heap_by_module
         )
+
+    def _rest(self, window: Window, end: Snapshot) -> None:
+        window.begin = end
+        self._window, self._resting = None, window
 
     def _put_away(self, window: Window, begin: float) -> TestRecord:
         self.ledger.close()
@@ -229,7 +275,7 @@ class Engine:
     def abandon(self) -> None:
         """Forget the window that is open, after trouble of our own."""
         self.ledger.close()
-        self._window = None
+        self._window = self._resting = self._latest = None
 
     # -- by hand ------------------------------------------------------------------------------------------------
 
@@ -244,16 +290,16 @@ class Engine:
     def clean(self, level: Level) -> CleanupResult:
         """Run a cleanup by hand, in the middle of a test."""
         with self._timed():
-            self._book()
-            result = self._run(self._steps(()), Occasion(level=level))
-            self._book()
+            result, end = self._run(self._steps(()), Occasion(level=level), self._book())
+            self._resting = None
+            self.ledger.book(held(end))
             if self._window is not None:
                 self._window.cleanups.append(result)
             return result
 
     def run_step(self, cleaner: Cleaner) -> None:
         """Run a single step, before the window's judgement."""
-        result = self._run([cleaner], Occasion(level="quick"))
+        result, _ = self._run([cleaner], Occasion(level="quick"), self._read(edge=False))
         if self._window is not None:
             self._window.cleanups.append(result)
 
@@ -286,15 +332,14 @@ class Engine:
         has_grown = not window.is_judged and self._has_grown(_HOST_KEPT_BYTES)
         if not has_grown and not self.ledger.ended:  # the runner keeps the values of wider fixtures too
             return
-        window.has_acted = True
         window.let_go(False)
-        self._book_given_back(window)
+        self._book_given_back(window, self._read(edge=False))
         if has_grown and self._has_grown(_HOST_MOVED_BYTES):
             collect_young()  # else small garbage adds up to what looks like a drift
-            self._book_given_back(window)
+            self._book_given_back(window, self._read(edge=False))
 
-    def _book_given_back(self, window: Window) -> None:
-        snapshot = self.gauge.read(with_heap=not self.ledger.heap_by_module)
+    def _book_given_back(self, window: Window, snapshot: Snapshot) -> None:
+        window.latest, window.has_acted = snapshot, False
         pending = [] if window.is_judged else [self.ledger.test]
         pending += [share.held for share in self.ledger.ended]
         self.ledger.book_given_back(held(snapshot), pending)
@@ -314,16 +359,22 @@ class Engine:
         idle = not (occasion.moved or occasion.thorough or (occasion.comprehensive and occasion.allocated))
         if idle and not (first or self._extra_cleaners):
             return
-        result = self._run(self._steps(first), occasion)
-        self._book_given_back(window)
+        result, end = self._run(self._steps(first), occasion, window.latest)
+        self._book_given_back(window, end)
         window.cleanups.append(result)
-        window.has_acted = True
 
     def _steps(self, first: Sequence[Cleaner]) -> list[Cleaner]:
         return [*first, *self._extra_cleaners, *self._cleaners]
 
-    def _run(self, steps: Sequence[Cleaner], occasion: Occasion) -> CleanupResult:
-        return run_cleanup(steps, occasion, lambda: in_use(self.gauge.read()))
+    def _run(self, steps: Sequence[Cleaner], occasion: Occasion, begin: Snapshot) -> tuple[CleanupResult, Snapshot]:
+        end = begin
+
+        def read() -> dict[str, int]:
+            nonlocal end
+            end = self._read(edge=False)
+            return in_use(end)
+
+        return run_cleanup(steps, occasion, in_use(begin), read), end
 
     def _finish_test(self, window: Window, *, may_wait: bool = False) -> None:
         if window.terms.judges:
@@ -343,6 +394,7 @@ class Engine:
         return True
 
     def _judge_ends(self, window: Window, ending: Ending) -> None:
+        window.has_acted |= ending.module or ending.session or bool(self.ledger.ended)
         terms = window.terms
         threshold = terms.threshold_bytes if terms.scope_threshold_bytes is None else terms.scope_threshold_bytes
         for share, found in self._judge.judge_ended_fixtures(threshold, window.let_go, window.threads):

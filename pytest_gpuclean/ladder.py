@@ -117,7 +117,7 @@ class Climb:
 
     def _clear_caches(self) -> None:
         occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
-        result = run_cleanup(self._tools.caches, occasion, dict)
+        result = run_cleanup(self._tools.caches, occasion, {}, dict)
         self._tools.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
         if any(step.status == "done" for step in result.steps if step.name in _MAKE_GARBAGE):
             collect_all()

@@ -203,11 +203,6 @@ class TestRecord:
     seconds: float = 0.0
     """What the plugin itself spent."""
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there is more to it than what it cost."""
-        return bool(self.leaks or self.problems or self.cleanups)
-
     def to_wire(self) -> Wire:
         """Write it as plain data."""
         return dataclasses.asdict(self)
@@ -234,10 +229,18 @@ class RunReport:
     records: list[TestRecord] = dataclasses.field(default_factory=list)
     """Of the tests with something to tell: a leak or a problem."""
 
+    def count(self, seconds: float) -> None:
+        """Count a test in that there is nothing to say of.
+
+        Args:
+            seconds: what the plugin spent on it.
+        """
+        self.tests += 1
+        self.seconds += seconds
+
     def add(self, record: TestRecord) -> None:
         """Count a test in."""
-        self.tests += 1
-        self.seconds += record.seconds
+        self.count(record.seconds)
         self.given_back_bytes += record.given_back_bytes
         self.cleanups += len(record.cleanups)
         if record.leaks or record.problems:

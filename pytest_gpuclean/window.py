@@ -47,12 +47,21 @@ class Window:
     is_judged: bool = False
     waits: bool = False
     """Whether a doubt about the test waits until its report is made."""
+    latest: Snapshot
+    """The last reading that was taken in it."""
     has_acted: bool = False
-    """Whether anything was let go, cleaned or collected."""
+    """Whether anything was let go, cleaned or collected since that reading."""
     leaks: list[Leak] = field(default_factory=list)
     given_back_bytes: int = 0
     cleanups: list[CleanupResult] = field(default_factory=list)
     seconds: float = 0.0
+
+    def renew(self, test: str, terms: Terms, let_go: LetGo, threads: KnownThreads) -> None:
+        """Make it the window of the next test, which begins where this one ended."""
+        self.test, self.terms, self.let_go, self.threads = test, terms, let_go, threads
+        if self.is_judged:
+            self.is_judged = self.waits = self.has_acted = False
+            self.leaks, self.cleanups, self.given_back_bytes = [], [], 0
 
 
 def leak(kind: LeakKind, name: str, account: Account, size: int, threshold: int, **more: Any) -> Leak:
@@ -103,20 +112,37 @@ def _is_new(reading: Reading, begin: Snapshot) -> bool:
     return earlier is None or earlier.held_bytes != reading.held_bytes or earlier.peak_bytes != reading.peak_bytes
 
 
-def is_as_before(begin: Snapshot, end: Snapshot, host_bytes: int) -> bool:
-    """Whether a window has used no device at all, and moved the heap by no more than the runner's own records do.
+def heap_of(snapshot: Snapshot) -> int | None:
+    """What the heap holds, where it was read."""
+    # The gauge reads it after everything else.
+    if snapshot.readings and snapshot.readings[-1].source == HEAP.source:
+        return snapshot.readings[-1].held_bytes
+    return None
+
+
+def is_as_before(begin: Snapshot, end: Snapshot, host_bytes: int, *, exactly: bool) -> bool:
+    """Whether a window ends with what it began with, the heap moved by no more than the runner's own records do.
 
     Args:
         begin: the reading at its start.
         end: the reading at its end.
         host_bytes: how far the heap may have moved.
+        exactly: whether devices must not have been used at all; else what was freed again does not count.
     """
     if len(begin.readings) != len(end.readings):
         return False
     for before, after in zip(begin.readings, end.readings, strict=True):
+        if before is after:
+            continue
+        if before.source != after.source or before.device != after.device:
+            return False
         if before.source == HEAP.source:
-            if after.source != HEAP.source or abs(after.held_bytes - before.held_bytes) > host_bytes:
+            if abs(after.held_bytes - before.held_bytes) > host_bytes:
                 return False
-        elif before.total_bytes is None or before != after:
+        elif before.held_bytes != after.held_bytes or (exactly and _was_used(before, after)):
             return False
     return True
+
+
+def _was_used(before: Reading, after: Reading) -> bool:
+    return before.total_bytes is None or before != after

@@ -8,20 +8,23 @@ from collections.abc import Callable, Iterable
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
 from pytest_gpuclean.model import CleanupResult, StepResult
 
-Gauge = Callable[[], dict[str, int]]
-"""Reads the bytes in use by device, live objects and reserved caches together."""
+InUse = dict[str, int]
+"""Bytes in use by device, live objects and reserved caches together."""
 
 
-def run_cleanup(cleaners: Iterable[Cleaner], occasion: Occasion, gauge: Gauge) -> CleanupResult:
+def run_cleanup(
+    cleaners: Iterable[Cleaner], occasion: Occasion, before: InUse, read: Callable[[], InUse]
+) -> CleanupResult:
     """Run the cleaners one after the other and tell what each gave back.
 
     Args:
         cleaners: in the order in which they run.
         occasion: why the cleanup runs.
-        gauge: reads the bytes in use by device; asked again after each step that did something.
+        before: what is in use when it begins.
+        read: asked after each step that may have given something back.
     """
     begin = time.perf_counter()
-    before = in_use = gauge()
+    in_use = before
     steps = []
     for cleaner in cleaners:
         step_begin = time.perf_counter()
@@ -30,7 +33,7 @@ def run_cleanup(cleaners: Iterable[Cleaner], occasion: Occasion, gauge: Gauge) -
             steps.append(StepResult(name=name, status="skipped", detail=detail))
             continue
         seconds = time.perf_counter() - step_begin
-        now = gauge()
+        now = in_use if getattr(cleaner, "frees_nothing", False) else read()
         steps.append(
             StepResult(
                 name=name,
@@ -62,6 +65,8 @@ def _run_step(cleaner: Cleaner, occasion: Occasion) -> tuple[str, str, str]:
     return name, "done", str(outcome)
 
 
-def _decrease(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+def _decrease(before: InUse, after: InUse) -> dict[str, int]:
+    if before == after:
+        return {}
     changes = {device: size - after.get(device, 0) for device, size in before.items()}
     return {device: change for device, change in changes.items() if change > 0}

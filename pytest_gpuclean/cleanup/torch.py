@@ -112,6 +112,7 @@ class SynchronizeCleaner:
     """The work that devices still have queued: what it uses can only be freed afterwards."""
 
     name = "synchronize"
+    frees_nothing = True
 
     def clean(self, occasion: Occasion) -> str | Skip:
         """Wait for each initialised device, where the window has used one."""

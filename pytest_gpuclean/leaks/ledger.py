@@ -57,15 +57,17 @@ class Ledger:
 
     # -- the timeline -------------------------------------------------------------------------------------------
 
-    def open(self, module: str, levels: Bytes) -> None:
+    def open(self, module: str, levels: Bytes | None = None) -> None:
         """Begin a window: what is in use now is where it starts; no levels mean that nothing has changed."""
         self.test = {}
         self._owners = [self.test]
         if levels:
             self._take(levels)
+        if module not in self.modules:
+            self.modules[module] = Drift()
         self._module = module
         self.session.tests += 1
-        self.modules.setdefault(module, Drift()).tests += 1
+        self.modules[module].tests += 1
 
     def forget_host(self) -> None:
         """Drop what was booked of host memory: it is not watched any more."""

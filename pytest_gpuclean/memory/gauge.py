@@ -42,6 +42,7 @@ class Gauge:
         self._device_seen = False
         self._expected = False
         self._modules_looked_at = 0
+        self._last = Snapshot()
         self.unavailable: dict[str, str] = {}
         """Each source that could not be read at some time, with the reason."""
 
@@ -87,7 +88,12 @@ class Gauge:
             _read_into(self._host, readings, gaps)
         for gap in gaps:
             self.unavailable.setdefault(gap.source, gap.reason)
-        return Snapshot(tuple(readings), tuple(gaps))
+        last = self._last
+        # A source that gives the very same reading again says that nothing has changed.
+        is_same = len(readings) == len(last.readings) and all(map(operator.is_, readings, last.readings))
+        if gaps or last.unavailable or not is_same:
+            self._last = Snapshot(tuple(readings), tuple(gaps))
+        return self._last
 
     def reset_peaks(self) -> None:
         """Begin a new peak on every device, where the source can."""
@@ -129,10 +135,10 @@ def _read_into(probe: Probe, readings: list[Reading], gaps: list[Unavailable]) -
     try:
         found: Iterable[Reading | Unavailable] = probe.read()
         for answer in found:
-            if isinstance(answer, Unavailable):
-                gaps.append(answer)
-            elif isinstance(answer, Reading):
+            if isinstance(answer, Reading):
                 readings.append(_checked(answer))
+            elif isinstance(answer, Unavailable):
+                gaps.append(answer)
             else:
                 gaps.append(Unavailable(_source_of(probe), f"gave {type(answer).__name__}, which is no Reading"))
     except (Exception, SystemExit) as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pytest_gpuclean.model import HEAP, Reading, Unavailable
 
@@ -23,29 +24,30 @@ class HostProbe:
     def __init__(self) -> None:
         self._slow_reads = 0
         self._shared = _SharedMemory()
+        self._heap_info: Callable[[], Any] | None = None
 
     @property
     def is_slow(self) -> bool:
         """Whether several reads in a row took longer than a test should pay for."""
         return self._slow_reads >= _SLOW_READS
 
-    def read(self) -> Iterator[Reading | Unavailable]:
+    def read(self) -> Sequence[Reading | Unavailable]:
         """Give the one reading of the heap."""
-        try:
-            from psutil import heap_info
-        except ImportError:
-            yield Unavailable("heap", "psutil.heap_info() needs psutil 7.2 on glibc, macOS or Windows")
-            return
+        if self._heap_info is None:
+            try:
+                from psutil import heap_info
+            except ImportError:
+                return (Unavailable("heap", "psutil.heap_info() needs psutil 7.2 on glibc, macOS or Windows"),)
+            self._heap_info = heap_info
         begin = time.thread_time()  # not the wall: on a busy machine any read may take long
         try:
-            heap = heap_info()
+            heap = self._heap_info()
         except Exception as error:
-            yield Unavailable("heap", f"{type(error).__name__}: {error}")
-            return
+            return (Unavailable("heap", f"{type(error).__name__}: {error}"),)
         slow = time.thread_time() - begin > SLOW_READ_SECONDS
         self._slow_reads = self._slow_reads + 1 if slow else max(0, self._slow_reads - 1)
         used = heap.heap_used + heap.mmap_used + self._shared.mapped_bytes(heap.mmap_used)
-        yield Reading(device=HEAP.device, source=self.source, allocated_bytes=used, reserved_bytes=used)
+        return (Reading(device=HEAP.device, source=self.source, allocated_bytes=used, reserved_bytes=used),)
 
     def reset_peak(self) -> None:
         """Do nothing: the heap keeps no peak."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -26,26 +26,51 @@ class TorchProbe:
         self._torch: ModuleType | None = None
         self._ready: tuple[str, ModuleType, Callable[[int], Stats]] | None = None
         """The accelerator once it is initialised: it stays so, and asking again would cost as much as a read."""
+        self._modules_without_accelerator = -1
+        """How many modules were loaded when torch had none: one that comes later registers a module."""
+        self._last: dict[str, Reading] = {}
+        """By device: where nothing has changed, the very same reading is given again."""
 
-    def read(self) -> Iterator[Reading | Unavailable]:
+    def read(self) -> Sequence[Reading | Unavailable]:
         """Give one reading a device; nothing where torch has not used an accelerator yet."""
-        if sys.modules.get("torch") is not self._torch or self._ready is None:
+        if sys.modules.get("torch") is not self._torch:
+            self._ready, self._modules_without_accelerator = None, -1
+        if self._ready is None:
+            if len(sys.modules) == self._modules_without_accelerator:
+                return ()
             self._ready = self._find()
         if self._ready is None:
-            return
+            return ()
         backend, module, stats_of = self._ready
         if backend == "mps":
-            yield _read_mps(module)
-            return
-        for index, name in enumerate(_device_names(backend, module.device_count())):
-            try:
-                yield _reading(name, stats_of(index))
-            except Exception as error:  # a lost device raises on every call
-                yield Unavailable(f"torch {name}", first_line(error))
+            return (_read_mps(module),)
+        return [
+            self._read_device(name, index, stats_of)
+            for index, name in enumerate(_device_names(backend, module.device_count()))
+        ]
+
+    def _read_device(self, name: str, index: int, stats_of: Callable[[int], Stats]) -> Reading | Unavailable:
+        try:
+            figures = _figures(stats_of(index))
+        except Exception as error:  # a lost device raises on every call
+            return Unavailable(f"torch {name}", first_line(error))
+        last = self._last.get(name)
+        if last is None or figures != (
+            last.allocated_bytes,
+            last.reserved_bytes,
+            last.requested_bytes,
+            last.peak_bytes,
+            last.total_bytes,
+        ):
+            last = self._last[name] = _reading(name, figures)
+        return last
 
     def _find(self) -> tuple[str, ModuleType, Callable[[int], Stats]] | None:
         self._torch = torch = loaded("torch")
         if torch is None:
+            return None
+        if _accelerator_type(torch) is None:
+            self._modules_without_accelerator = len(sys.modules)
             return None
         for backend in initialised_backends(torch):
             module = member(torch, backend)
@@ -143,7 +168,8 @@ def _nested(flat: dict[str, Any]) -> Stats:
     return stats
 
 
-def _reading(device: str, stats: Stats) -> Reading:
+def _figures(stats: Stats) -> tuple[int, int, int | None, int, int]:
+    """Give what is allocated, reserved, requested, the peak and the total, in bytes."""
     allocated = stats["allocated_bytes"]["all"]
     held, peak, total = allocated["current"], allocated["peak"], allocated["allocated"]
     reserved = stats["reserved_bytes"]["all"]["current"]
@@ -151,12 +177,17 @@ def _reading(device: str, stats: Stats) -> Reading:
     if not type(held) is type(peak) is type(total) is type(reserved) is type(requested) is int:
         raise TypeError("the allocator's figures are no whole numbers")  # a test's stand-in answers with mocks
     # An allocator that does not keep what was requested leaves it at 0.
+    return held, reserved, requested if requested or not held else None, peak, total
+
+
+def _reading(device: str, figures: tuple[int, int, int | None, int, int]) -> Reading:
+    held, reserved, requested, peak, total = figures
     return Reading(
         device=device,
         source="torch",
         allocated_bytes=held,
         reserved_bytes=reserved,
-        requested_bytes=requested if requested or not held else None,
+        requested_bytes=requested,
         peak_bytes=peak,
         total_bytes=total,
     )

@@ -50,6 +50,7 @@ class RunHooks:
     def __init__(self, config: pytest.Config, settings: Settings, telling: Telling) -> None:
         self._config = config
         self._settings = settings
+        self._concerns_all = settings.is_on
         self._default_plan = plan_from(settings)
         self._default_terms = _terms(self._default_plan, self._default_plan)
         self._module_of: object = None
@@ -136,7 +137,7 @@ class RunHooks:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _is_concerned(self, item: pytest.Item) -> bool:
-        return self._settings.is_on or PLAN in item.stash or asks_for_fixture(item)
+        return self._concerns_all or PLAN in item.stash or asks_for_fixture(item)
 
     def _open(self, item: pytest.Item) -> None:
         plan = item.stash.get(PLAN, None)
@@ -180,14 +181,30 @@ class RunHooks:
 
     def _close(self, item: pytest.Item, error: BaseException | None) -> Told | None:
         told = None
-        self._error, self._is_reported = error, True
         with self._guard:
+            if self._closed_unchanged(item):
+                return None
+            self._error, self._is_reported = error, True
             record = self._closed_record(item)
             self._telling.report.add(record)
-            if record.has_news or ATTEMPTS in item.stash:
+            stages = record.cleanups if item.config.option.verbose > 0 else ()
+            if record.leaks or record.problems or stages or ATTEMPTS in item.stash:
                 told = self._told(item, record)
         self._error, self._is_reported = None, False
         return told
+
+    def _closed_unchanged(self, item: pytest.Item) -> bool:
+        """Close the window the short way, where the test has passed and nothing but the test ends with it."""
+        nextitem = self._nextitem
+        ends_more = nextitem is None or nextitem.parent is not item.parent
+        has_news = self._has_failed or self._handle_ended or self._due or self._problems
+        if ends_more or has_news or ATTEMPTS in item.stash:
+            return False
+        seconds = self.engine.close_unchanged(item.stash.get(PLAN, self._default_plan).level)
+        if seconds is None:
+            return False
+        self._telling.report.count(seconds)
+        return True
 
     def _closed_record(self, item: pytest.Item) -> TestRecord:
         plan = item.stash.get(PLAN, self._default_plan)

@@ -34,7 +34,7 @@ def test_tensorflow_can_still_be_configured_after_everything_has_looked_at_it_an
         gauge.read()
         gauge.reset_peaks()
         count_host_bytes()
-        result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), dict)
+        result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), {}, dict)
         print(list(TensorFlowProbe().read()), live_context(), result.failed)
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -62,7 +62,7 @@ def test_jax_backends_are_not_started_by_looking_and_cleaning():
         gauge.read()
         gauge.reset_peaks()
         count_host_bytes()
-        result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), dict)
+        result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), {}, dict)
         print(list(JaxProbe().read()), live_clients(), result.failed, xla_bridge.backends_are_initialized())
         before = count_host_bytes()
         kept = jax.numpy.zeros([1024, 1024]) + 1
