@@ -108,7 +108,8 @@ def above_bare(figures: Figures, name: str, bare: str = "bare", clock: str = "cp
         figures: of `sessions`.
         name: the variant.
         bare: the variant that is subtracted; it ran as many tests.
-        clock: `cpu_seconds`, which other programs on the machine do not disturb, or `wall_seconds`.
+        clock: `cpu_seconds`, which other programs on the machine do not disturb, or `wall_seconds`; with `inner_` in
+            front, of all tests but the first and the last.
     """
     return min(run[clock] for run in figures[name]) - min(run[clock] for run in figures[bare])
 

@@ -48,9 +48,11 @@ def _idle(devices: int, quick: bool) -> list[Row]:
     rows = [Row(group=group, what="usual fixture, a test", measured=usual, unit="µs")]
     for name in LEVELS:
         of_few = above_bare(figures, f"{name} {few}", f"bare {few}")
-        of_many = above_bare(figures, f"{name} {many}", f"bare {many}")
+        a_few, a_many = (
+            above_bare(figures, f"{name} {tests}", f"bare {tests}", "inner_cpu_seconds") for tests in (few, many)
+        )
         of_modules = above_bare(spread, f"{name} {few}", f"bare {few}")
-        a_test = 1e6 * (of_many - of_few) / (many - few)
+        a_test = 1e6 * (a_many - a_few) / (many - few)
         compared = f"1/{usual / max(a_test, 0.01):.0f}"
         rows += [
             Row(group=group, what=f"{name}, a test", measured=a_test, unit="µs", budget=budget, compared=compared),
@@ -76,7 +78,7 @@ def _using(body: str, devices: int, quick: bool) -> list[Row]:
     figures = sessions(variants, body=body, rounds=rounds, devices=devices)
 
     def seconds(name: str, tests: int) -> float:
-        return above_bare(figures, f"{name} {tests}", f"bare {tests}", clock="wall_seconds")
+        return above_bare(figures, f"{name} {tests}", f"bare {tests}", clock="inner_wall_seconds")
 
     usual = 1e6 * seconds("usual", few) / few
     does = {"counted": "take 4 MiB and free it", "cycle": "leave 4 MiB in a garbage cycle"}[body]

@@ -30,7 +30,12 @@ class Stopwatch:
     def __init__(self) -> None:
         self.wall_seconds = 0.0
         self.cpu_seconds = 0.0
+        self.inner_wall_seconds = 0.0
+        """Without the first and the last test: what begins and ends with them costs more the more tests there are."""
+        self.inner_cpu_seconds = 0.0
         self.rss_bytes = 0
+        self._started = 0
+        self._begin = (0.0, 0.0)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -42,6 +47,21 @@ class Stopwatch:
         gc.collect()
         self.rss_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, nextitem: pytest.Item | None) -> None:
+        """Note when the second test begins, and the last."""
+        self._started += 1
+        if self._started == 2:
+            self._begin = time.perf_counter(), time.process_time()
+        if nextitem is None:
+            wall, cpu = self._begin
+            self.inner_wall_seconds = time.perf_counter() - wall
+            self.inner_cpu_seconds = time.process_time() - cpu
+
+    def figures(self) -> dict[str, float]:
+        """Give everything that was measured, by name."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class UsualFixture:
@@ -120,7 +140,7 @@ def main() -> None:
             else:
                 paths = write_tests(folder, plan["body"], variant["tests"], plan["modules"], device)
             watch = run_session([*variant["arguments"], *paths], variant["usual"])
-            figures[name].append({**vars(watch), "tests": variant["tests"]})
+            figures[name].append({**watch.figures(), "tests": variant["tests"]})
     json.dump(figures, out)
     out.close()
 

@@ -20,7 +20,8 @@ class GarbageCleaner:
         full = occasion.thorough
         if not full and not occasion.moved and not (occasion.comprehensive and occasion.allocated):
             return Skip("no memory moved")
-        return f"{collect_all() if full else collect_young()} objects collected"
+        collected = collect_all() if full else collect_young()
+        return f"{collected} objects collected" if collected else Skip("there was no garbage")
 
 
 def collect_young() -> int:

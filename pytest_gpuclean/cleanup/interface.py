@@ -45,8 +45,8 @@ class Cleaner(Protocol):
     """Gives back what one framework or cache holds.
 
     It looks frameworks up in `sys.modules` and never imports one. It may raise: the error is recorded, and the
-    other cleaners go on. One that frees nothing by itself may say so with an attribute `frees_nothing = True`, and
-    saves a reading.
+    other cleaners go on. One whose gain shows in a later step alone may say so with an attribute
+    `is_measured = False`, and saves a reading.
     """
 
     name: str

@@ -33,7 +33,7 @@ def run_cleanup(
             steps.append(StepResult(name=name, status="skipped", detail=detail))
             continue
         seconds = time.perf_counter() - step_begin
-        now = in_use if getattr(cleaner, "frees_nothing", False) else read()
+        now = read() if getattr(cleaner, "is_measured", True) else in_use
         steps.append(
             StepResult(
                 name=name,

@@ -13,6 +13,7 @@ class TorchLibraryCleaner:
     """cuBLAS workspaces, the autocast weight cache and cuFFT plans: they look like live memory."""
 
     name = "torch libraries"
+    is_measured = False  # the allocator caches what it gets back, and the next step gives it to the driver
 
     def clean(self, occasion: Occasion) -> str | Skip:
         """Clear them where torch is loaded and memory moved."""
@@ -112,7 +113,7 @@ class SynchronizeCleaner:
     """The work that devices still have queued: what it uses can only be freed afterwards."""
 
     name = "synchronize"
-    frees_nothing = True
+    is_measured = False
 
     def clean(self, occasion: Occasion) -> str | Skip:
         """Wait for each initialised device, where the window has used one."""

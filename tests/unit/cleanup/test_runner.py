@@ -132,8 +132,8 @@ def test_compile_caches_are_cleared_at_boundaries_of_comprehensive_runs_and_for_
     assert occasion.thorough is thorough
 
 
-def test_what_frees_nothing_is_not_measured():
+def test_a_step_whose_gain_shows_later_is_not_measured():
     step = Step("synchronize", "2 devices")
-    step.frees_nothing = True
+    step.is_measured = False
     result = run_cleanup([step], OCCASION, {"cuda:0": 100}, raises(AssertionError("measured")))
     assert result.after == {"cuda:0": 100}
