@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuclean.plugin.fixtures import gpu_clean, gpu_clean_class, gpu_clean_module, gpu_clean_session
 from pytest_gpuclean.plugin.markers import MARKERS, is_concerned
-from pytest_gpuclean.plugin.options import Settings, add_options, read_settings
+from pytest_gpuclean.plugin.options import add_options, are_said
 
 if TYPE_CHECKING:
     from pytest_gpuclean.plugin.hooks import RunHooks
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"]
 
-SETTINGS = pytest.StashKey[Settings]()
 _HOOKS_NAME = "gpuclean-run"
 _TELLING_NAME = "gpuclean-telling"
 
@@ -38,10 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, read the options, and come up where they say so."""
     for text in MARKERS.values():
         config.addinivalue_line("markers", text)
-    settings = config.stash[SETTINGS] = read_settings(config)
+    hands_out = getattr(config.option, "dist", "no") != "no"
+    if not (hands_out or are_said(config)):
+        return
+    from pytest_gpuclean.plugin.settings import settings_of
+
+    settings = settings_of(config)
     if settings.is_on:
         activate(config)
-    elif not settings.silenced and getattr(config.option, "dist", "no") != "no":
+    elif hands_out and not settings.silenced:
         tell(config)  # a worker's tests may have markers that this process never sees
 
 
@@ -49,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
     """Come up where a collected test asks for it, and refuse markers that do not parse."""
     result = yield
-    if not config.stash[SETTINGS].silenced and (running(config) or is_concerned(items)):
+    if (running(config) or is_concerned(items)) and not is_silenced(config):
         hooks = activate(config)
         # Anew, so that our wrappers stand around those of conftest files that the collection has loaded.
         config.pluginmanager.unregister(hooks)
@@ -59,6 +63,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         except pytest.UsageError as error:
             refuse(config, items, error)
     return result
+
+
+def is_silenced(config: pytest.Config) -> bool:
+    """Whether the command line says that nothing of ours shall run."""
+    from pytest_gpuclean.plugin.settings import settings_of
+
+    return settings_of(config).silenced
 
 
 def refuse(config: pytest.Config, items: list[pytest.Item], error: pytest.UsageError) -> None:
@@ -74,8 +85,9 @@ def activate(config: pytest.Config) -> RunHooks:
     hooks = running(config)
     if hooks is None:
         from pytest_gpuclean.plugin.hooks import RunHooks
+        from pytest_gpuclean.plugin.settings import settings_of
 
-        hooks = RunHooks(config, config.stash[SETTINGS], tell(config))
+        hooks = RunHooks(config, settings_of(config), tell(config))
         config.pluginmanager.register(hooks, _HOOKS_NAME)
     return hooks
 
@@ -84,9 +96,10 @@ def tell(config: pytest.Config) -> Telling:
     """Register what prints and collects the records, once."""
     telling: Telling | None = config.pluginmanager.get_plugin(_TELLING_NAME)
     if telling is None:
+        from pytest_gpuclean.plugin.settings import settings_of
         from pytest_gpuclean.plugin.telling import Telling
 
-        telling = Telling(config, config.stash[SETTINGS])
+        telling = Telling(config, settings_of(config))
         config.pluginmanager.register(telling, _TELLING_NAME)
     return telling
 

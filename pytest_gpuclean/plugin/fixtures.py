@@ -91,10 +91,11 @@ class Handle:
 
 
 def _handle(request: pytest.FixtureRequest) -> Generator[Handle, Any, None]:
-    from pytest_gpuclean.plugin import SETTINGS, activate
+    from pytest_gpuclean.plugin import activate
+    from pytest_gpuclean.plugin.settings import settings_of
 
     name = str(request.fixturename)
-    if request.config.stash[SETTINGS].silenced:
+    if settings_of(request.config).silenced:
         yield Handle(None, name)
         return
     hooks = activate(request.config)

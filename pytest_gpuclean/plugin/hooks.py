@@ -22,9 +22,9 @@ from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.fixtures import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
-from pytest_gpuclean.plugin.options import Settings
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
+from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size

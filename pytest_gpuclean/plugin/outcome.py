@@ -13,8 +13,8 @@ import pytest
 from pytest_gpuclean.errors import GpuCleanWarning
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import Leak, TestRecord
-from pytest_gpuclean.plugin.options import Settings
 from pytest_gpuclean.plugin.plans import Allowance, plan_of
+from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import attach
 from pytest_gpuclean.reports.terminal import leak_text
 

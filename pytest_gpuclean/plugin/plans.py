@@ -11,7 +11,8 @@ import pytest
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.model import Level
 from pytest_gpuclean.plugin.markers import MARKERS
-from pytest_gpuclean.plugin.options import EVERY, LEVELS, Settings
+from pytest_gpuclean.plugin.options import EVERY, LEVELS
+from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.units import parse_choice, parse_date, parse_size
 
 _PARAMETERS = {

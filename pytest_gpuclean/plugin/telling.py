@@ -10,7 +10,7 @@ import pytest
 
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.model import RunReport, TestRecord
-from pytest_gpuclean.plugin.options import Settings
+from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
 from pytest_gpuclean.units import format_size
 

@@ -1,5 +1,6 @@
 """Inner test suites: what they are given, and how they run."""
 
+import contextlib
 import gc
 import importlib
 import pkgutil
@@ -16,6 +17,8 @@ for module in pkgutil.walk_packages(pytest_gpuclean.__path__, "pytest_gpuclean."
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 importlib.import_module("psutil")
+with contextlib.suppress(ImportError):  # it refuses to be loaded twice
+    importlib.import_module("numpy")
 
 HEADER = """\
 import pytest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_gpuclean.plugin import SETTINGS
+from pytest_gpuclean.plugin import settings
 
 LEAK_4_MIB = """
     def test_it():
@@ -11,7 +11,7 @@ LEAK_4_MIB = """
 
 
 def settings_of(suite, *arguments):
-    return suite.pytester.parseconfigure(*arguments).stash[SETTINGS]
+    return settings.settings_of(suite.pytester.parseconfigure(*arguments))
 
 
 FIELDS = [

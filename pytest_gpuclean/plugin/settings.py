@@ -1,0 +1,104 @@
+"""What the options of a run say. Loaded only where they say something, or a test asks for the plugin."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_gpuclean import units
+from pytest_gpuclean.errors import InputError
+from pytest_gpuclean.model import Level
+from pytest_gpuclean.plugin.options import OPTIONS, Option
+
+SETTINGS = pytest.StashKey["Settings"]()
+
+
+class Settings(NamedTuple):
+    """What the options of a run say."""
+
+    threshold_bytes: int
+    silenced: bool = False
+    """`--gpu-clean=off` on the command line: nothing runs, whatever markers and fixtures say."""
+    level: Level | None = None
+    every: str = "test"
+    leak_mode: str | None = None
+    """As it was said; None where it was not."""
+    watch: str = "auto"
+    confirm: int = 0
+    peak_limit_bytes: int | None = None
+    settle_seconds: float = 10.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether tests without any marker are concerned."""
+        gate = self.leak_mode not in (None, "off")
+        return not self.silenced and (self.level is not None or gate or self.peak_limit_bytes is not None)
+
+    def mode_of(self, device: str) -> str:
+        """What a leak on this device does."""
+        if self.leak_mode is not None:
+            return self.leak_mode
+        return "warn" if device == "cpu" and self.watch == "auto" else "fail"
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """Return the settings of a run, read once.
+
+    Raises:
+        pytest.UsageError: where a value does not parse.
+    """
+    settings = config.stash.get(SETTINGS, None)
+    if settings is None:
+        settings = config.stash[SETTINGS] = read_settings(config)
+    return settings
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Read the options, the command line before the ini file.
+
+    Raises:
+        pytest.UsageError: where a value does not parse.
+    """
+    read = partial(_read, config)
+    level = read("gpu_clean")
+    said_off = level == "off" and config.getoption("gpu_clean", None) is not None
+    return Settings(
+        silenced=said_off,
+        level=None if level == "off" else level,
+        every=read("gpu_clean_every"),
+        leak_mode=read("gpu_leak"),
+        threshold_bytes=read("gpu_leak_threshold"),
+        watch=read("gpu_leak_watch"),
+        confirm=read("gpu_leak_confirm"),
+        peak_limit_bytes=read("gpu_peak_limit"),
+        settle_seconds=read("gpu_settle"),
+    )
+
+
+def _read(config: pytest.Config, dest: str) -> Any:
+    option = next(option for option in OPTIONS if option.dest == dest)
+    value: object = config.getoption(dest, None)
+    source = option.flag
+    if value is None:
+        file = config.inipath.name if config.inipath else "the ini file"
+        source = f"{dest} in {file}"
+        try:
+            value = config.getini(dest)
+        except (TypeError, ValueError) as error:  # pytest 9 refuses a TOML number for a text
+            raise pytest.UsageError(f"{source}: {error}; write it in quotes") from None
+        if value in ("", None, []):
+            value, source = option.default, f"the default of {option.flag}"
+            if value == "":
+                return None
+    try:
+        return _parse(option, value, source)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _parse(option: Option, value: object, source: str) -> Any:
+    if option.choices:
+        return units.parse_choice(value, option.choices, source)
+    return getattr(units, option.parser)(value, source)
