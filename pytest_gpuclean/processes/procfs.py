@@ -1,0 +1,255 @@
+"""Raw reads of /proc. Every one copes with a process that is gone, and with no permission: both give None."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_CHUNK_BYTES = 65536
+
+
+class Stat(NamedTuple):
+    """One process at one moment, as /proc/PID/stat has it."""
+
+    pid: int
+    name: str
+    """At most 15 characters, and the process may write there what it likes: a label."""
+    state: str
+    """`R`, `S`, `D` (not to be interrupted), `T` (stopped), `Z` (main thread has ended) and the like."""
+    parent_pid: int
+    group_id: int
+    session_id: int
+    threads: int
+    start_ticks: int
+    """Clock ticks from the system's start; with the pid it tells a process from a later one of the same number."""
+
+
+class Uids(NamedTuple):
+    """As whom a process runs."""
+
+    real: int
+    effective: int
+
+
+class Signals(NamedTuple):
+    """What a process does with signals, a bit each: signal N is bit N - 1."""
+
+    ignored: int
+    caught: int
+
+    def ignores(self, number: int) -> bool:
+        """Tell whether it ignores a signal."""
+        return bool(self.ignored >> (number - 1) & 1)
+
+
+class Procfs:
+    """The process file system.
+
+    Args:
+        root: where it is mounted; tests hand in a folder of their own.
+    """
+
+    def __init__(self, root: str = "/proc") -> None:
+        self.root = root
+
+    def shows(self, pid: int) -> bool:
+        """Tell whether this is the /proc of the namespace in which `pid`, the caller's own, counts.
+
+        After `unshare --pid` without a fresh mount, /proc still shows the numbers of the namespace outside: to
+        signal one of those would hit somebody else.
+        """
+        return self._link("self") == str(pid)
+
+    def pids(self) -> list[int]:
+        """List every process that can be seen."""
+        try:
+            names = os.listdir(self.root)
+        except OSError:
+            return []
+        return [int(name) for name in names if name.isdecimal()]
+
+    def stat(self, pid: int) -> Stat | None:
+        """Read identity, parent and state."""
+        data = self._read(f"{pid}/stat")
+        if not data:
+            return None
+        # The name may hold spaces, parentheses and line ends: it ends at the last parenthesis.
+        head, _, tail = data.rpartition(b")")
+        fields = tail.split()
+        if len(fields) < 20:
+            return None
+        name = head.partition(b"(")[2].decode(errors="replace")
+        return Stat(
+            pid,
+            name,
+            fields[0].decode(),
+            int(fields[1]),
+            int(fields[2]),
+            int(fields[3]),
+            int(fields[17]),
+            int(fields[19]),
+        )
+
+    def uids(self, pid: int) -> Uids | None:
+        """Read the real and the effective user."""
+        values = self._status_field(pid, b"Uid:")
+        return Uids(int(values[0]), int(values[1])) if len(values) >= 2 else None
+
+    def signals(self, pid: int) -> Signals | None:
+        """Read which signals are ignored and which are caught."""
+        data = self._read(f"{pid}/status")
+        ignored, caught = (_field(data, name) for name in (b"SigIgn:", b"SigCgt:"))
+        return Signals(int(ignored[0], 16), int(caught[0], 16)) if ignored and caught else None
+
+    def environ(self, pid: int) -> bytes | None:
+        """Read the environment as it was when the process was last executed: `NAME=value` parts, ended by NUL."""
+        return self._read(f"{pid}/environ")
+
+    def environ_value(self, pid: int, name: str) -> str | None:
+        """Read one variable of that environment."""
+        return value_in(self.environ(pid), name)
+
+    def argv(self, pid: int) -> tuple[str, ...] | None:
+        """Read the command line; empty for a zombie and for a thread of the kernel."""
+        data = self._read(f"{pid}/cmdline")
+        if data is None:
+            return None
+        parts = data.rstrip(b"\0").split(b"\0") if data.strip(b"\0") else []
+        return tuple(part.decode(errors="surrogateescape") for part in parts)
+
+    def executable(self, pid: int) -> str | None:
+        """Read the path of the program; it ends in ` (deleted)` where the file is gone."""
+        return self._link(f"{pid}/exe")
+
+    def working_directory(self, pid: int) -> str | None:
+        """Read the working directory."""
+        return self._link(f"{pid}/cwd")
+
+    def pid_namespace(self, pid: int) -> str | None:
+        """Read the namespace of its process numbers, such as `pid:[4026531836]`."""
+        return self._link(f"{pid}/ns/pid")
+
+    def net_namespace(self, pid: int) -> str | None:
+        """Read the namespace of its ports."""
+        return self._link(f"{pid}/ns/net")
+
+    def boot_id(self) -> str:
+        """Read the identity of this start of the system; empty where it is hidden."""
+        return (self._read("sys/kernel/random/boot_id") or b"").decode().strip()
+
+    def thread_ids(self, pid: int) -> list[int]:
+        """List the threads of a process."""
+        try:
+            return [int(name) for name in os.listdir(f"{self.root}/{pid}/task")]
+        except OSError:
+            return []
+
+    def children(self, pid: int, threads: int = 0) -> list[int] | None:
+        """List the direct children; None where it cannot be told.
+
+        The list may lack one where some of them end meanwhile: what has to be complete is read more than once.
+
+        Args:
+            pid: the parent.
+            threads: how many threads it has where that is known; 1 saves the listing of them.
+        """
+        thread_ids = [pid] if threads == 1 else self.thread_ids(pid)
+        found: list[int] = []
+        readable = False
+        for thread_id in thread_ids:
+            # Each thread has a list of its own; one read is cut off at a page, 700 of 920 children.
+            data = self._read(f"{pid}/task/{thread_id}/children")
+            if data is not None:
+                readable = True
+                found += map(int, data.split())
+        return found if readable else None
+
+    def descriptors(self, pid: int) -> Iterator[tuple[int, str]]:
+        """Give each open descriptor of a process with what it leads to, such as `socket:[1234]`."""
+        try:
+            numbers = os.listdir(f"{self.root}/{pid}/fd")
+        except OSError:
+            return
+        for number in numbers:
+            link = self._link(f"{pid}/fd/{number}")
+            if link is not None:
+                yield int(number), link
+
+    def file_of(self, pid: int, descriptor: int) -> tuple[int, int] | None:
+        """Read device and inode of the file behind a descriptor."""
+        try:
+            found = os.stat(f"{self.root}/{pid}/fd/{descriptor}")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def flags_of(self, pid: int, descriptor: int) -> int | None:
+        """Read how a descriptor was opened: the flags of open(2), with O_CLOEXEC."""
+        values = _field(self._read(f"{pid}/fdinfo/{descriptor}"), b"flags:")
+        return int(values[0], 8) if values else None
+
+    def listeners(self, pid: int) -> list[tuple[int, int]] | None:
+        """List port and inode of each TCP socket that listens in the net namespace of a process."""
+        tables = [self._read(f"{pid}/net/{name}") for name in ("tcp", "tcp6")]
+        if tables[0] is None and tables[1] is None:
+            return None
+        return [row for table in tables if table for row in _listening(table)]
+
+    def _status_field(self, pid: int, name: bytes) -> list[bytes]:
+        return _field(self._read(f"{pid}/status"), name)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            data = os.read(descriptor, _CHUNK_BYTES)
+            if not data:
+                return data
+            # To the end: some files give less than asked for although there is more.
+            parts = [data]
+            while data := os.read(descriptor, _CHUNK_BYTES):
+                parts.append(data)
+            return b"".join(parts)
+        except OSError:  # ESRCH: it ended between open and read
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _link(self, path: str) -> str | None:
+        try:
+            return os.readlink(f"{self.root}/{path}")
+        except OSError:
+            return None
+
+
+def value_in(environ: bytes | None, name: str) -> str | None:
+    """Find one variable in the bytes of an environment.
+
+    Args:
+        environ: as `Procfs.environ` gives it.
+        name: of the variable.
+    """
+    start = name.encode() + b"="
+    if environ is None or start not in environ:
+        return None
+    for part in environ.split(b"\0"):
+        if part.startswith(start):
+            return part[len(start) :].decode(errors="surrogateescape")
+    return None
+
+
+def _field(data: bytes | None, name: bytes) -> list[bytes]:
+    for line in (data or b"").splitlines():
+        if line.startswith(name):
+            return line[len(name) :].split()
+    return []
+
+
+def _listening(table: bytes) -> Iterator[tuple[int, int]]:
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == b"0A":
+            yield int(fields[1].rpartition(b":")[2], 16), int(fields[9])
