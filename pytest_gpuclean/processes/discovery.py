@@ -25,6 +25,7 @@ class OwnedProcess:
     proof: Proof
     name: str = ""
     """As the kernel has it, at most 15 characters: a label."""
+    session_id: int = 0
     is_zombie: bool = False
     """Whether its main thread has ended; most often the whole process has."""
 
@@ -57,7 +58,7 @@ class Discovery:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._procfs = run.procfs
+        self.procfs = run.procfs
         self._first_parents: dict[ProcessKey, int] = {}
 
     def has_children(self) -> bool:
@@ -68,7 +69,7 @@ class Discovery:
         """Walk down from the run: 50 to 100 microseconds where there are a few, whatever else runs."""
         if not self.run.tier.proc:
             return self._children()
-        stats = list(descendants_of(self._procfs, self.run.pid, self.run.baseline))
+        stats = list(descendants_of(self.procfs, self.run.pid, self.run.baseline))
         found = tuple(self._owned(stats))
         self._first_parents = {
             process.key: self._first_parents.get(process.key, process.parent_pid) for process in found
@@ -95,6 +96,26 @@ class Discovery:
         self.run.forget(self.run.claim.recorded - found.keys())
         return tuple(found.values())
 
+    def survey(self, beyond: Iterable[int] = ()) -> tuple[OwnedProcess, ...]:
+        """Look below the run, and below processes of its own that are not below it any more.
+
+        Args:
+            beyond: numbers of such processes. Without a subreaper every orphan is one, and all of the user's
+                processes are looked at.
+        """
+        if not self.run.tier.subreaper:
+            return self.everywhere()
+        found = {process.key: process for process in self.below()}
+        below = {key.pid for key in found}
+        for pid in beyond:
+            if pid not in below and (process := self._prove(pid)):
+                found = {**found, process.key: process, **self._below_orphan(process)}
+        return tuple(found.values())
+
+    def prove(self, pid: int) -> Proof | None:
+        """Look for a proof that a process is the run's own; the caller holds it pinned."""
+        return self.run.prove(pid)
+
     def is_adopted(self, key: ProcessKey) -> bool:
         """Tell whether a process was seen under another parent before: no Popen of this process waits for it."""
         return self._first_parents.get(key, self.run.pid) != self.run.pid
@@ -108,19 +129,19 @@ class Discovery:
 
     def _prove(self, pid: int) -> OwnedProcess | None:
         proof = self.run.prove(pid)
-        stat = self._procfs.stat(pid) if proof else None
+        stat = self.procfs.stat(pid) if proof else None
         return _owned_process(stat, proof) if stat and proof else None
 
     def _below_orphan(self, orphan: OwnedProcess) -> dict[ProcessKey, OwnedProcess]:
         found = {}
-        for stat in descendants_of(self._procfs, orphan.pid, self.run.baseline):
+        for stat in descendants_of(self.procfs, orphan.pid, self.run.baseline):
             process = self._prove(stat.pid)
             if process is not None:
                 found[process.key] = process
         return found
 
     def _marked_pids(self, known: set[int]) -> Iterator[int]:
-        claim, procfs = self.run.claim, self._procfs
+        claim, procfs = self.run.claim, self.procfs
         yield from marked_pids(procfs, claim.cookie, known)
         yield from (key.pid for key in claim.recorded if key.pid not in known)
         if claim.ledger is not None:
@@ -164,5 +185,6 @@ def _owned_process(stat: Stat, proof: Proof) -> OwnedProcess:
         parent_pid=stat.parent_pid,
         proof=proof,
         name=stat.name,
+        session_id=stat.session_id,
         is_zombie=stat.state == "Z",
     )

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 from pytest_gpuclean.processes.procfs import Procfs
 
+_DESCRIPTORS_TO_SPARE = 8
+
 
 class ProcessKey(NamedTuple):
     """A process of this start of the system and of this namespace."""
@@ -62,7 +64,6 @@ class PidfdPin:
     def __init__(self, descriptor: int, key: ProcessKey) -> None:
         self.descriptor: int | None = descriptor
         self.key = key
-        self._descriptor = descriptor
 
     def is_same(self) -> bool:
         # Signal 0 finds a zombie too, and fails once its parent has taken the exit status and the number is free.
@@ -70,13 +71,17 @@ class PidfdPin:
 
     def is_gone(self) -> bool:
         # Not by the state `Z`: a process whose main thread alone has ended shows it, and goes on working.
+        if self.descriptor is None:
+            return True
         poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
+        poll.register(self.descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
     def send(self, number: int) -> Sent:
+        if self.descriptor is None:  # closed: its number may be another pidfd's by now
+            return Sent.GONE
         try:
-            signal.pidfd_send_signal(self._descriptor, number)
+            signal.pidfd_send_signal(self.descriptor, number)
         except ProcessLookupError:
             return Sent.GONE
         except PermissionError:
@@ -84,8 +89,10 @@ class PidfdPin:
         return Sent.SENT
 
     def reap(self) -> bool:
+        if self.descriptor is None:
+            return False
         try:
-            return os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG) is not None
+            return os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG) is not None
         except ChildProcessError:
             return False
 
@@ -103,11 +110,13 @@ class ChildPin:
 
     descriptor: int | None = None
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, start_ticks: int | None) -> None:
         import psutil
 
         self._process = psutil.Process(pid)
-        self.key = ProcessKey(pid, round(self._process.create_time() * 100))
+        if start_ticks is None:
+            start_ticks = round(self._process.create_time() * 100)
+        self.key = ProcessKey(pid, start_ticks)
 
     def is_same(self) -> bool:
         import psutil
@@ -168,6 +177,9 @@ def pin(procfs: Procfs, pid: int) -> Pin | NoPin | None:
         if error.errno in (errno.ESRCH, errno.EINVAL):  # EINVAL: the number is a thread's
             return None
         return NoPin(f"its pidfd cannot be opened: {error.strerror}")
+    if _is_among_the_last(descriptor):
+        os.close(descriptor)
+        return NoPin("its pidfd cannot be opened: too many open files")
     stat = procfs.stat(pid)
     pinned = PidfdPin(descriptor, ProcessKey(pid, stat.start_ticks if stat else -1))
     if stat is None or not pinned.is_same():
@@ -180,12 +192,21 @@ def _pin_child(procfs: Procfs, pid: int) -> Pin | NoPin | None:
     if sys.platform == "linux" and not procfs.shows(os.getpid()):
         return NoPin(f"{procfs.root} does not show this process")  # psutil would read somebody else's there
     try:
-        child = ChildPin(pid)
+        stat = procfs.stat(pid)
+        child = ChildPin(pid, stat.start_ticks if stat else None)
         if child.is_same():
             return child
     except Exception:  # psutil is missing, or the process has gone
         return None
     return NoPin("there is no pidfd here (Linux 5.3), and it is no direct child: it cannot be signalled safely")
+
+
+def _is_among_the_last(descriptor: int) -> bool:
+    """Tell whether next to no descriptors are left: reading the proofs needs some too."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit != resource.RLIM_INFINITY and descriptor >= limit - _DESCRIPTORS_TO_SPARE
 
 
 def has_pidfd() -> bool:

@@ -99,7 +99,11 @@ class Claim:
             return None
         if procfs.pid_namespace(stat.pid) != self.pid_namespace or stat.start_ticks < self.start_ticks:
             return None
-        if self.bears_cookie(procfs.environ(stat.pid)):
+        environ = procfs.environ(stat.pid)
+        if not environ:
+            procfs.wait_for_exec(stat.pid)
+            environ = procfs.environ(stat.pid)
+        if self.bears_cookie(environ):
             return Proof.COOKIE
         if self.holds_ledger(procfs, stat.pid):
             return Proof.OPEN_LEDGER

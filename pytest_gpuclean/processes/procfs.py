@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 _CHUNK_BYTES = 65536
+_LONGEST_EXEC_SECONDS = 0.005
+_EXEC_PAUSE_SECONDS = 0.0002
 
 
 class Stat(NamedTuple):
@@ -117,6 +120,18 @@ class Procfs:
             return None
         parts = data.rstrip(b"\0").split(b"\0") if data.strip(b"\0") else []
         return tuple(part.decode(errors="surrogateescape") for part in parts)
+
+    def wait_for_exec(self, pid: int) -> None:
+        """Wait, some milliseconds at most, until a process that is just being executed has its command line.
+
+        For some microseconds it has none, nor an environment; `subprocess.Popen` returns as early as that.
+        """
+        end = time.monotonic() + _LONGEST_EXEC_SECONDS
+        while self.argv(pid) == () and time.monotonic() < end:
+            stat = self.stat(pid)
+            if stat is None or stat.state in "ZX":
+                return
+            time.sleep(_EXEC_PAUSE_SECONDS)
 
     def executable(self, pid: int) -> str | None:
         """Read the path of the program; it ends in ` (deleted)` where the file is gone."""

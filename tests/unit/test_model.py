@@ -11,6 +11,7 @@ from pytest_gpuclean.model import (
     Account,
     CleanupResult,
     Leak,
+    LeftProcess,
     Reading,
     RunReport,
     Snapshot,
@@ -52,6 +53,18 @@ LEAKS = st.builds(
     kept_once=st.text(max_size=8),
     note=st.text(max_size=8),
 )
+LEFT = st.builds(
+    LeftProcess,
+    pid=st.integers(2, 2**22),
+    name=st.text(max_size=8),
+    command=st.text(max_size=20),
+    started_by=st.text(max_size=8),
+    ended_by=st.sampled_from(["SIGINT", "SIGTERM", "SIGKILL", "itself", "shut down", ""]),
+    seconds=SECONDS,
+    ports=st.lists(st.integers(1, 65535), max_size=3).map(tuple),
+    gpu_bytes=st.none() | st.integers(0, 2**60),
+    reason=st.text(max_size=20),
+)
 RECORDS = st.builds(
     TestRecord,
     test=st.text(max_size=20),
@@ -66,6 +79,11 @@ RECORDS = st.builds(
 @given(LEAKS)
 def test_a_leak_comes_back_the_same_from_json(leak):
     assert Leak.from_wire(json.loads(json.dumps(leak.to_wire()))) == leak
+
+
+@given(LEFT)
+def test_a_left_process_comes_back_the_same_from_json(left):
+    assert LeftProcess.from_wire(json.loads(json.dumps(left.to_wire()))) == left
 
 
 @given(RECORDS)

@@ -1,0 +1,49 @@
+"""What runs around the processes that are being stopped, and who says whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from pytest_gpuclean.processes.discovery import OwnedProcess
+from pytest_gpuclean.processes.identity import ProcessKey
+from pytest_gpuclean.processes.ownership import Proof
+from pytest_gpuclean.processes.procfs import Procfs
+
+
+class Owner(Protocol):
+    """Knows which processes may be stopped: the `Discovery` of a run, or what stands in for it after its death."""
+
+    procfs: Procfs
+
+    def survey(self, beyond: Iterable[int] = ()) -> tuple[OwnedProcess, ...]:
+        """Look for everything that it owns now, parents first.
+
+        Args:
+            beyond: numbers of processes that it owns and that are perhaps not below it; it looks below them too.
+        """
+
+    def prove(self, pid: int) -> Proof | None:
+        """Look for a proof that it owns the process that has this number now; None where there is any doubt."""
+
+    def is_adopted(self, key: ProcessKey) -> bool:
+        """Tell whether this process has become its parent by adoption, so that nobody waits for its exit status."""
+
+
+class Around:
+    """What one survey found, by the lines of parents in it."""
+
+    def __init__(self, found: Iterable[OwnedProcess] = ()) -> None:
+        self._by_pid = {process.pid: process for process in found}
+
+    def __iter__(self) -> Iterator[OwnedProcess]:
+        return iter(self._by_pid.values())
+
+    def line_of(self, process: OwnedProcess) -> Iterator[OwnedProcess]:
+        """Give a process, as the survey saw it, and what is above it."""
+        seen = set()
+        above: OwnedProcess | None = self._by_pid.get(process.pid, process)
+        while above is not None and above.pid not in seen:
+            yield above
+            seen.add(above.pid)
+            above = self._by_pid.get(above.parent_pid)

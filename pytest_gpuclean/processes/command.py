@@ -1,0 +1,64 @@
+"""What a process is, for people and for the choice of how to stop it. Labels, all of it."""
+
+from __future__ import annotations
+
+import os
+
+from pytest_gpuclean.processes.families.interface import ENVIRON_NAMES, Command, Family
+from pytest_gpuclean.processes.families.shapes import program, python_call
+from pytest_gpuclean.processes.procfs import Procfs, value_in
+
+LONGEST_COMMAND = 120
+_LONGEST_WORD = 40
+
+
+def read_command(procfs: Procfs, pid: int, run_pid: int) -> Command:
+    """Read what a process was started as; empty where it is gone or may not be looked at.
+
+    Args:
+        procfs: where to read.
+        pid: the process.
+        run_pid: the run, whose forks have its command line.
+    """
+    procfs.wait_for_exec(pid)
+    stat = procfs.stat(pid)
+    argv = procfs.argv(pid) or ()
+    environ = procfs.environ(pid)
+    found = {name: value for name in ENVIRON_NAMES if (value := value_in(environ, name)) is not None}
+    is_fork = bool(argv) and any(argv == procfs.argv(above) for above in {stat.parent_pid if stat else 0, run_pid})
+    return Command(
+        argv=argv,
+        name=stat.name if stat else "",
+        executable=procfs.executable(pid) or "",
+        environ=found,
+        is_fork=is_fork,
+    )
+
+
+def label(command: Command, family: Family | None = None) -> str:
+    """Say in a few words what a process is: `TensorBoard`, `python train.py`, `sleep`.
+
+    Args:
+        command: the process.
+        family: what it is known as.
+    """
+    if family is not None:
+        return family.name
+    call = python_call(command)
+    if call is None:
+        name = program(command) or os.path.basename(command.executable) or command.name or "process"
+        return shorten(name, _LONGEST_WORD)
+    target = {"script": os.path.basename(call.target), "module": f"-m {call.target}", "code": f"-c {call.target}"}
+    return shorten(f"python {target[call.kind]}", _LONGEST_WORD)
+
+
+def command_line(command: Command) -> str:
+    """Write a command line in at most 120 characters; the kernel's name in brackets where it has none."""
+    return shorten(" ".join(command.argv), LONGEST_COMMAND) or shorten(f"[{command.name}]", LONGEST_COMMAND)
+
+
+def shorten(text: str, longest: int) -> str:
+    """Cut a text off, and write characters that are not printable by their numbers: a terminal would obey them."""
+    cut = text[: longest + 1]  # a command line may be megabytes long
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
+    return plain if len(plain) <= longest else plain[: longest - 3] + "..."

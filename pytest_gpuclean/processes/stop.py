@@ -1,0 +1,374 @@
+"""Stopping processes that are the run's own: all together, in good order first, until nothing is left of them.
+
+Before a process is signalled it is pinned, and its proof is read while it is; no proof, no signal.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from pytest_gpuclean.model import LeftProcess, Unavailable
+from pytest_gpuclean.processes.aftermath import clear_up
+from pytest_gpuclean.processes.around import Around, Owner
+from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.discovery import OwnedProcess
+from pytest_gpuclean.processes.families import families_with
+from pytest_gpuclean.processes.families.interface import Command, Family, recognize
+from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin, ticks_now
+from pytest_gpuclean.processes.ports import ports_of
+from pytest_gpuclean.processes.target import KILL, Target
+
+_CLEAN_READS = 3
+_LONGEST_POLL_SECONDS = 0.1
+_POLL_WITHOUT_PIDFD_SECONDS = 0.01
+_PATIENT_STRAYS = 3
+"""So many processes that come from nowhere while the others are stopped are asked to end; the next are killed."""
+_MOST_STRAYS_TOLD = 20
+_UNPROVED = "it could not be proved to be the run's own"
+
+
+def stop(
+    targets: Iterable[OwnedProcess],
+    owner: Owner,
+    *,
+    settle_seconds: float,
+    may_live: Callable[[ProcessKey], bool],
+    started_by: Callable[[ProcessKey], str] = lambda key: "",  # noqa: ARG005
+    families: tuple[Family, ...] = (),
+    run_ends: bool = False,
+) -> list[LeftProcess]:
+    """Stop processes, what is below them, and what comes up meanwhile.
+
+    Args:
+        targets: the processes, as they were found.
+        owner: proves each of them once more, and finds what comes up. Whatever it owns and may not live is stopped.
+        settle_seconds: the upper bound for all of it together.
+        may_live: tells of a process that it is to go on. What is below it goes on too.
+        started_by: tells of a process which test or fixture started it, for the report.
+        families: families of others, asked before our own.
+        run_ends: whether what is left alone until the run ends is stopped too.
+
+    Returns:
+        One entry for each target and for each process that was stopped with them.
+    """
+    stopping = _Stopping(owner, settle_seconds, may_live, families_with(families), run_ends=run_ends)
+    try:
+        stopping.run(tuple(targets))
+        return stopping.report(started_by)
+    finally:
+        stopping.close()
+
+
+class _Stopping:
+    """One call of `stop`."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        settle_seconds: float,
+        may_live: Callable[[ProcessKey], bool],
+        families: tuple[Family, ...],
+        *,
+        run_ends: bool,
+    ) -> None:
+        self._owner = owner
+        self._procfs = owner.procfs
+        self._settle_seconds = settle_seconds
+        self._may_live = may_live
+        self._families = families
+        self._run_ends = run_ends
+        self._pid = os.getpid()
+        self._begin = time.monotonic()
+        self._begin_ticks = ticks_now()
+        self._targets: dict[ProcessKey, Target] = {}
+        self._others: dict[ProcessKey, LeftProcess | None] = {}
+        """Looked at and not stopped; None where there is nothing to tell."""
+        self._spared: dict[ProcessKey, str] = {}
+        """Left alone together with what is below it, and why."""
+        self._around = Around()
+        self._unpinned: dict[ProcessKey, LeftProcess] = {}
+        self._asked: frozenset[ProcessKey] = frozenset()
+        self._strays = 0
+        self._signalled_at: float | None = None
+
+    def run(self, first: tuple[OwnedProcess, ...]) -> None:
+        self._asked = frozenset(process.key for process in first)
+        found = self._survey(process.pid for process in first)
+        known = {process.key for process in found}
+        self._take_in((*found, *(process for process in first if process.key not in known)), is_new=False)
+        self._read_ports()
+        clean_reads = 0
+        while clean_reads < _CLEAN_READS:
+            self._send_what_is_due()
+            waited_for = [target for target in self._targets.values() if target.is_waited_for]
+            if waited_for:
+                self._wait(waited_for)
+            if self._elapsed() >= self._settle_seconds:
+                break
+            is_news = self._take_in(self._survey(self._living_pids()), is_new=True)
+            clean_reads = 0 if waited_for or is_news else clean_reads + 1
+
+    def report(self, started_by: Callable[[ProcessKey], str]) -> list[LeftProcess]:
+        for target in self._targets.values():
+            if target.gone_at is not None:
+                self._reap(target)
+        clear_up(self._procfs, self._targets.values())
+        others = {**self._others, **{key: left for key, left in self._unpinned.items() if key in self._asked}}
+        told = [replace(left, started_by=started_by(key)) for key, left in others.items() if left is not None]
+        strays = 0
+        for key, target in self._targets.items():
+            strays += target.is_stray
+            if strays > _MOST_STRAYS_TOLD and target.is_stray and target.gone_at is not None:
+                continue
+            told.append(self._entry(target, started_by(key)))
+        return told
+
+    def close(self) -> None:
+        for target in self._targets.values():
+            target.pin.close()
+
+    # Finding and pinning
+
+    def _survey(self, beyond: Iterable[int]) -> tuple[OwnedProcess, ...]:
+        found = self._owner.survey(beyond)
+        self._around = Around(found)
+        return found
+
+    def _take_in(self, found: Iterable[OwnedProcess], *, is_new: bool) -> bool:
+        """Pin what is to be stopped; tell whether anything was there that was not known before."""
+        known = len(self._targets) + len(self._others)
+        for process in found:
+            key = process.key
+            is_known = key in self._targets or key in self._others
+            if not is_known and (key in self._asked or self._is_to_go(process)):
+                self._take_in_one(process, is_new=is_new and key not in self._asked)
+        return len(self._targets) + len(self._others) != known
+
+    def _take_in_one(self, process: OwnedProcess, *, is_new: bool) -> None:
+        spared = self._why_spared(process)
+        if spared:
+            self._pass_over(process, spared)
+            return
+        pinned = pin(self._procfs, process.pid)
+        if isinstance(pinned, NoPin):
+            # Found anew in the next round: descriptors that have run out are free once others have ended.
+            self._unpinned[process.key] = self._untouched(process, pinned.reason)
+            return
+        self._unpinned.pop(process.key, None)
+        if pinned is None:
+            self._pass_over(process, ended_by="itself")
+            return
+        target = self._make_target(process, pinned, is_new=is_new)
+        if target is None:
+            pinned.close()
+        else:
+            self._strays += target.is_stray
+            self._targets[process.key] = target
+            self._spare_if_left_alone(target)
+
+    def _make_target(self, process: OwnedProcess, pinned: Pin, *, is_new: bool) -> Target | None:
+        """Prove a pinned process to be the run's own. Only what comes out of here is ever signalled."""
+        if pinned.key != process.key:  # its number was given to another process
+            self._pass_over(process, ended_by="itself")
+            return None
+        if pinned.is_gone():
+            if self._owner.is_adopted(process.key):
+                pinned.reap()
+            self._pass_over(process, ended_by="itself")
+            return None
+        proof = self._owner.prove(process.pid)
+        command = read_command(self._procfs, process.pid, self._pid)
+        if not pinned.is_same():
+            self._pass_over(process, ended_by="itself")
+            return None
+        if proof is None:
+            self._pass_over(process, _UNPROVED)
+            return None
+        is_stray = is_new and self._parent_of(process) is None
+        family = recognize(self._families, command)
+        return Target(process=process, pin=pinned, command=command, family=family, is_new=is_new, is_stray=is_stray)
+
+    def _pass_over(self, process: OwnedProcess, reason: str = "", ended_by: str = "") -> None:
+        is_told = process.key in self._asked
+        self._others[process.key] = self._untouched(process, reason, ended_by=ended_by) if is_told else None
+
+    def _is_to_go(self, process: OwnedProcess) -> bool:
+        """Tell whether a process that was not asked for is to be stopped too."""
+        for above in self._around.line_of(process):
+            if above.key in self._targets:
+                return True
+            if self._may_live(above.key) or above.key in self._spared:
+                return False
+        if process.key.start_ticks < self._begin_ticks:
+            return True
+        # An orphan that has come up since: the next link of a chain, or started by something that may live.
+        lives_on = any(self._may_live(other.key) and not other.is_zombie for other in self._around)
+        return not lives_on or self._resembles_a_target(process)
+
+    def _resembles_a_target(self, process: OwnedProcess) -> bool:
+        own = self._procfs.stat(self._pid)
+        argv = self._procfs.argv(process.pid)
+        return any(
+            (
+                process.session_id == target.process.session_id
+                and own is not None
+                and process.session_id != own.session_id
+            )
+            or (argv is not None and argv == target.command.argv)
+            for target in self._targets.values()
+        )
+
+    def _parent_of(self, process: OwnedProcess) -> Target | None:
+        """Find the nearest process above it that is being stopped and lives."""
+        for above in self._around.line_of(process):
+            target = self._targets.get(above.key)
+            if target is not None and above.key != process.key and target.gone_at is None:
+                return target
+        return None
+
+    # Leaving alone
+
+    def _why_spared(self, process: OwnedProcess) -> str:
+        return next(
+            (self._spared[above.key] for above in self._around.line_of(process) if above.key in self._spared), ""
+        )
+
+    def _spare_if_left_alone(self, target: Target) -> bool:
+        family = target.family
+        if family is None or not family.left_alone or (family.until_run_ends and self._run_ends):
+            return False
+        key = target.process.key
+        left = self._untouched(target.process, family.left_alone, target.command, family)
+        self._others[key] = left if key in self._asked else None
+        if family.spares_children:
+            self._spared[key] = f"it belongs to {family.name}: {family.left_alone}"
+        self._targets.pop(key).pin.close()
+        return True
+
+    # Signals
+
+    def _send_what_is_due(self) -> None:
+        now = time.monotonic()
+        for target in list(self._targets.values()):
+            if not target.is_waited_for:
+                continue
+            number = self._due(target, now)
+            if number is None or self._has_become_left_alone(target):
+                continue
+            self._signalled_at = self._signalled_at or now
+            target.send(number, now, longest_seconds=0.4 * self._settle_seconds)
+
+    def _due(self, target: Target, now: float) -> signal.Signals | None:
+        if self._elapsed() >= 0.75 * self._settle_seconds or (target.is_stray and self._strays > _PATIENT_STRAYS):
+            return KILL
+        if now < target.deadline and (target.sent or self._is_left_to_parent(target)):
+            return None
+        signals = self._procfs.signals(target.process.pid)
+        return target.next_signal(signals.ignores if signals else lambda number: False)  # noqa: ARG005
+
+    def _is_left_to_parent(self, target: Target) -> bool:
+        parent = self._parent_of(target.process)
+        if parent is None or parent.is_given_up or KILL in parent.sent:
+            return False
+        if target.is_new or (target.family is not None and target.family.goes_with_parent):
+            return True
+        return any(
+            not above.family.tree_at_once
+            for other in self._around.line_of(target.process)
+            if (above := self._targets.get(other.key))
+            and above is not target
+            and above.family
+            and above.gone_at is None
+        )
+
+    def _has_become_left_alone(self, target: Target) -> bool:
+        """Look once more right before a signal: a fork may have executed a service that is left alone."""
+        self._procfs.wait_for_exec(target.process.pid)
+        argv = self._procfs.argv(target.process.pid)
+        if not argv or argv == target.command.argv:
+            return False
+        target.command = read_command(self._procfs, target.process.pid, self._pid)
+        target.family = recognize(self._families, target.command)
+        return self._spare_if_left_alone(target)
+
+    # Waiting
+
+    def _wait(self, waited_for: list[Target]) -> None:
+        """Sleep until one of them ends, or until something is due."""
+        now = time.monotonic()
+        until = min([self._begin + self._settle_seconds, *(target.deadline for target in waited_for)])
+        seconds = min(max(0.0, until - now), _LONGEST_POLL_SECONDS)
+        poll = select.poll()
+        for target in waited_for:
+            if target.pin.descriptor is None:
+                seconds = min(seconds, _POLL_WITHOUT_PIDFD_SECONDS)
+            else:
+                poll.register(target.pin.descriptor, select.POLLIN)
+        poll.poll(seconds * 1000)
+        now = time.monotonic()
+        for target in waited_for:
+            if target.pin.is_gone():
+                target.gone_at = now
+                self._reap(target)
+
+    def _reap(self, target: Target) -> None:
+        """Take away an exit status that nobody waits for; a Popen, or whoever forked a child, keeps its own.
+
+        Where its parent is about to end too, it is tried once more at the end: then it is this process's own.
+        """
+        if not self._owner.is_adopted(target.process.key) or target.pin.reap():
+            target.pin.close()
+
+    # Ports and the report
+
+    def _read_ports(self) -> None:
+        by_pid = {target.process.pid: target for target in self._targets.values()}
+        found = ports_of(self._procfs, by_pid)
+        if isinstance(found, Unavailable):
+            return
+        here = self._procfs.net_namespace(self._pid)
+        for pid, ports in found.items():
+            by_pid[pid].ports = ports
+            by_pid[pid].shares_ports = self._procfs.net_namespace(pid) == here
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begin
+
+    def _living_pids(self) -> list[int]:
+        return [target.process.pid for target in self._targets.values() if target.gone_at is None]
+
+    def _entry(self, target: Target, started_by: str) -> LeftProcess:
+        is_alive = target.gone_at is None
+        end = time.monotonic() if target.gone_at is None else target.gone_at
+        return LeftProcess(
+            pid=target.process.pid,
+            name=label(target.command, target.family),
+            command=command_line(target.command),
+            started_by=started_by,
+            ended_by=target.ended_by,
+            seconds=max(0.0, end - (self._signalled_at or end)),
+            ports=target.ports,
+            reason=target.why_alive(self._procfs, self._elapsed()) if is_alive else target.reason,
+        )
+
+    def _untouched(
+        self,
+        process: OwnedProcess,
+        reason: str,
+        command: Command | None = None,
+        family: Family | None = None,
+        ended_by: str = "",
+    ) -> LeftProcess:
+        command = command or Command(name=process.name)
+        return LeftProcess(
+            pid=process.pid,
+            name=label(command, family),
+            command=command_line(command),
+            ended_by=ended_by,
+            reason=reason,
+        )

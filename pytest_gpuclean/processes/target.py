@@ -1,0 +1,108 @@
+"""One process on its way out: pinned, with what was sent to it and until when it has time."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pytest_gpuclean.processes.discovery import OwnedProcess
+from pytest_gpuclean.processes.families.interface import Command, Family
+from pytest_gpuclean.processes.identity import Pin, Sent
+from pytest_gpuclean.processes.procfs import Procfs
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has none: its SIGTERM is as hard
+CONTINUE: int | None = getattr(signal, "SIGCONT", None)
+TERM_GRACE_SECONDS = 1.5
+DEFAULT_GRACE_SECONDS = 2.0
+DEFAULT_FIRST_SIGNAL = signal.SIGINT
+
+
+@dataclass(slots=True, kw_only=True)
+class Target:
+    """A process that is being stopped."""
+
+    process: OwnedProcess
+    pin: Pin
+    command: Command
+    family: Family | None
+    is_new: bool
+    """Whether it came while the others were being stopped."""
+    is_stray: bool = False
+    """Whether it came without a parent among them: the next link of a chain that hops from number to number."""
+    ports: tuple[int, ...] = ()
+    sent: list[signal.Signals] = field(default_factory=list)
+    deadline: float = math.inf
+    """When it is time for the next signal."""
+    gone_at: float | None = None
+    reason: str = ""
+    """Why it cannot be stopped, or what is to be said about it."""
+    is_given_up: bool = False
+    shares_ports: bool = True
+    """Whether its ports are those of this process's net namespace."""
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether it is alive and can still be expected to end."""
+        return self.gone_at is None and not self.is_given_up
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long it may take to end in good order."""
+        return self.family.grace_seconds if self.family else DEFAULT_GRACE_SECONDS
+
+    def next_signal(self, ignores: Callable[[int], bool]) -> signal.Signals:
+        """Say what comes next: the family's own signal, SIGTERM, SIGKILL; what it ignores is left out.
+
+        Args:
+            ignores: tells whether the process ignores a signal.
+        """
+        first = self.family.first_signal if self.family else DEFAULT_FIRST_SIGNAL
+        for number in dict.fromkeys((first, signal.SIGTERM)):
+            if number not in self.sent and KILL not in self.sent and not ignores(number):
+                return number
+        return KILL
+
+    def send(self, number: signal.Signals, now: float, longest_seconds: float) -> None:
+        """Send a signal, and wake the process where it was stopped: it takes no other signal before.
+
+        Args:
+            number: the signal.
+            now: by the monotonic clock.
+            longest_seconds: an upper bound for the time that it gets.
+        """
+        result = self.pin.send(number)
+        if result is Sent.DENIED:
+            self.is_given_up = True
+            self.reason = "there is no permission to signal it"
+            return
+        if result is Sent.GONE:
+            return
+        if number is not KILL and CONTINUE is not None:
+            self.pin.send(CONTINUE)
+        grace = TERM_GRACE_SECONDS if self.sent else self.grace_seconds
+        self.sent.append(number)
+        self.deadline = math.inf if number is KILL else now + min(grace, longest_seconds)
+
+    @property
+    def ended_by(self) -> str:
+        """What ended it, as it is told; empty while it lives."""
+        if self.gone_at is None:
+            return ""
+        return self.sent[-1].name if self.sent else "itself"
+
+    def why_alive(self, procfs: Procfs, waited_seconds: float) -> str:
+        """Say why it still lives.
+
+        Args:
+            procfs: where its state is read.
+            waited_seconds: how long it was waited for.
+        """
+        stat = procfs.stat(self.process.pid)
+        if self.reason:
+            uids = procfs.uids(self.process.pid)
+            return f"{self.reason}: it runs as uid {uids.real}" if uids else self.reason
+        if stat is not None and stat.state == "D":
+            return "it is in uninterruptible sleep (D): the kernel ends it once its input or output is done"
+        return f"it had not ended {waited_seconds:.1f} s after the first signal"
