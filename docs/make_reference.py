@@ -47,7 +47,7 @@ def fixtures_table() -> list[str]:
 def handle_table() -> list[str]:
     """One row a member of the handle that a fixture hands out."""
     lines = ["| member | meaning |", "| --- | --- |"]
-    for name in ("snapshot", "clean", "peak", "on_cleanup", "no_leak"):
+    for name in ("snapshot", "clean", "peak", "on_cleanup", "no_leak", "disown"):
         member = inspect.getattr_static(fixtures.Handle, name)
         function = member.fget if isinstance(member, property) else inspect.unwrap(member)
         call = name if isinstance(member, property) else f"{name}{_parameters(function)}"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytest_gpuclean.cleanup import CLEANERS
-from pytest_gpuclean.cleanup.garbage import collect_young
+from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
 from pytest_gpuclean.cleanup.settle import ThreadWatch
@@ -21,6 +21,7 @@ from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held, in_use
 from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
+from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import (
     Ending,
     Terms,
@@ -55,6 +56,7 @@ class Engine:
         fixture_values: Callable[[Collection[int]], Iterable[tuple[int, list[Any]]]] = lambda _: (),
         opaque_packages: Collection[str] = (),
         on_wait: Callable[[str], None] = lambda _: None,
+        processes: ProcessWatch | None = None,
     ) -> None:
         """Set the engine up.
 
@@ -66,8 +68,10 @@ class Engine:
             fixture_values: gives, for fixtures by their keys, the values to look into.
             opaque_packages: packages whose objects are not looked into.
             on_wait: told what a long wait is for.
+            processes: looks after the processes that tests start; None where nobody does.
         """
         self.gauge = gauge
+        self.processes = processes
         self.ledger = Ledger()
         self._cleaners = list(cleaners) if cleaners is not None else [cleaner() for cleaner in CLEANERS]
         self._extra_cleaners: list[Cleaner] = []
@@ -106,6 +110,8 @@ class Engine:
             self.ledger.open(module)
             window.renew(test, terms, let_go, threads)
         self._judge.begin_window(heap_of(window.begin), terms.threshold_bytes)
+        if self.processes is not None:
+            self.processes.open(test)
         self._window = window
         window.seconds = time.perf_counter() - begin
 
@@ -137,10 +143,14 @@ class Engine:
             if self.gauge.host_watched:
                 self._judge.book_earlier_arrays(self._threshold_bytes)
             self.ledger.begin_setup(key, name, scope)
+            if self.processes is not None:
+                self.processes.begin_setup(key, name, scope)
 
     def end_setup(self, key: int) -> None:
         """Note that it is over, also where it failed."""
         with self._timed():
+            if self.processes is not None:
+                self.processes.end_setup(key)
             self._book_setup(key)
 
     def _book_setup(self, key: int) -> None:
@@ -172,6 +182,8 @@ class Engine:
                     window.latest = self._book()
                 window.given_back_bytes += given_back(before, window.latest)
             self.ledger.begin_release(key)
+            if self.processes is not None:
+                self.processes.begin_release(key)
 
     def close_unchanged(self, level: Level | None) -> float | None:
         """Close the window, in the middle of a module, if it ends with what it began with: one reading is all it costs.
@@ -186,6 +198,8 @@ class Engine:
         if window is None or self._extra_cleaners:
             return None
         begin = time.perf_counter()
+        if self.processes is not None and not self.processes.is_quiet():
+            return None
         snapshot = self._latest = self._read(edge=False)
         has_acted = self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups
         # A comprehensive cleanup is due also where everything was freed again.
@@ -220,6 +234,8 @@ class Engine:
         if window.waits:
             self._finish_test(window)
         self._let_go(window)
+        if self.processes is not None:
+            self._end_processes(self.processes, window, thorough=ending.module or ending.session)
         if level is not None:
             self._clean(window, level, first, snapshot, ending)
         if not window.is_judged:
@@ -263,6 +279,7 @@ class Engine:
             leaks=tuple(window.leaks),
             cleanups=tuple(window.cleanups),
             problems=tuple(trouble),
+            left=tuple(window.left),
             given_back_bytes=window.given_back_bytes,
             seconds=window.seconds,
         )
@@ -336,6 +353,18 @@ class Engine:
         self._book_given_back(window, self._read(edge=False))
         if has_grown and self._has_grown(_HOST_MOVED_BYTES):
             collect_young()  # else small garbage adds up to what looks like a drift
+            self._book_given_back(window, self._read(edge=False))
+
+    def _end_processes(self, processes: ProcessWatch, window: Window, *, thorough: bool) -> None:
+        """Stop what still runs, before the memory that it shares with this process is judged."""
+
+        def release() -> None:
+            window.has_acted = True
+            window.let_go(True)
+            collect_all()
+
+        window.left += processes.close(release, self._judge.held_by, thorough=thorough)
+        if window.has_acted:
             self._book_given_back(window, self._read(edge=False))
 
     def _book_given_back(self, window: Window, snapshot: Snapshot) -> None:

@@ -183,6 +183,17 @@ class Judge:
         found = Walk(self.opaque_packages, limit=_SHORT_WALK).measure([value])
         return any(account != ARRAYS or self.gauge.host_watched for account in found)
 
+    def held_by(self, values: Collection[object]) -> dict[int, int]:
+        """Tell which of some objects (by `id`) the values of live fixtures hold, and by which fixture (its key)."""
+        found: dict[int, int] = {}
+        walk = Walk(self.opaque_packages)
+        for key, roots in self.fixture_values(self.ledger.fixtures.keys()):
+            walk.measure(roots)
+            for value in values:
+                if walk.has_reached(value):
+                    found.setdefault(id(value), key)
+        return found
+
     # -- looks --------------------------------------------------------------------------------------------------
 
     def first_census(self) -> Bytes:

@@ -208,11 +208,18 @@ class LeftProcess:
     """GPU memory that it held; None where that was not measured."""
     reason: str = ""
     """Why it still lives or was left alone; which port somebody else still holds; what was cleared away after it."""
+    is_spared: bool = False
+    """Whether it was not signalled at all: it is left alone, or could not be proved to be the run's own."""
 
     @property
     def is_alive(self) -> bool:
         """Whether it was still there at the end."""
         return not self.ended_by
+
+    @property
+    def is_unkillable(self) -> bool:
+        """Whether everything was tried, and it is still there."""
+        return self.is_alive and not self.is_spared
 
     def to_wire(self) -> Wire:
         """Write it as plain data."""
@@ -235,10 +242,17 @@ class TestRecord:
     cleanups: tuple[CleanupResult, ...] = ()
     problems: tuple[str, ...] = ()
     """Trouble of our own, or of somebody's probe or cleaner: told, and without effect on the outcome."""
+    left: tuple[LeftProcess, ...] = ()
+    """Processes that it left behind, with what became of them."""
     given_back_bytes: int = 0
     """By cleaning and by judging together."""
     seconds: float = 0.0
     """What the plugin itself spent."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the summary of the run has a line about it."""
+        return bool(self.leaks or self.problems or self.left)
 
     def to_wire(self) -> Wire:
         """Write it as plain data."""
@@ -252,7 +266,8 @@ class TestRecord:
             for cleanup in wire["cleanups"]
         )
         leaks = tuple(Leak.from_wire(leak) for leak in wire["leaks"])
-        return cls(**{**wire, "cleanups": cleanups, "leaks": leaks, "problems": tuple(wire["problems"])})
+        left = tuple(LeftProcess.from_wire(process) for process in wire["left"])
+        return cls(**{**wire, "cleanups": cleanups, "leaks": leaks, "problems": tuple(wire["problems"]), "left": left})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -264,7 +279,7 @@ class RunReport:
     given_back_bytes: int = 0
     cleanups: int = 0
     records: list[TestRecord] = dataclasses.field(default_factory=list)
-    """Of the tests with something to tell: a leak or a problem."""
+    """Of the tests with something to tell: a leak, a process that was left, or a problem."""
 
     def count(self, seconds: float) -> None:
         """Count a test in that there is nothing to say of.
@@ -280,5 +295,5 @@ class RunReport:
         self.count(record.seconds)
         self.given_back_bytes += record.given_back_bytes
         self.cleanups += len(record.cleanups)
-        if record.leaks or record.problems:
+        if record.is_told:
             self.records.append(record)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pytest_gpuclean.cleanup.settle import KnownThreads
 from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.memory.gauge import ever_allocated
-from pytest_gpuclean.model import HEAP, Account, CleanupResult, Leak, Reading, Snapshot
+from pytest_gpuclean.model import HEAP, Account, CleanupResult, Leak, LeftProcess, Reading, Snapshot
 
 LeakKind = Literal["test", "fixture", "module", "session", "peak"]
 
@@ -52,6 +52,7 @@ class Window:
     has_acted: bool = False
     """Whether anything was let go, cleaned or collected since that reading."""
     leaks: list[Leak] = field(default_factory=list)
+    left: list[LeftProcess] = field(default_factory=list)
     given_back_bytes: int = 0
     cleanups: list[CleanupResult] = field(default_factory=list)
     seconds: float = 0.0
@@ -61,7 +62,7 @@ class Window:
         self.test, self.terms, self.let_go, self.threads = test, terms, let_go, threads
         if self.is_judged:
             self.is_judged = self.waits = self.has_acted = False
-            self.leaks, self.cleanups, self.given_back_bytes = [], [], 0
+            self.leaks, self.left, self.cleanups, self.given_back_bytes = [], [], [], 0
 
 
 def leak(kind: LeakKind, name: str, account: Account, size: int, threshold: int, **more: Any) -> Leak:

@@ -91,6 +91,10 @@ class Walk:
             pending += self._next(value, kind, is_tensor=reader is not None)
         return found
 
+    def has_reached(self, value: object) -> bool:
+        """Tell whether the walk has come by an object."""
+        return id(value) in self._seen
+
     def _is_opaque(self, kind: type) -> bool:
         known = self._opaque.get(id(kind))
         if known is not None:

@@ -71,6 +71,18 @@ class Handle:
         self._callables.append(function)
         return function
 
+    def disown(self, pid: int) -> None:
+        """Let a process go on that the test has started, with what is below it: nobody stops it at the end.
+
+        Args:
+            pid: its number.
+
+        Raises:
+            ValueError: where it is no process that this run has started.
+        """
+        if self._hooks is not None:
+            self._hooks.disown(pid)
+
     @contextmanager
     def no_leak(self, threshold: str | int | None = None) -> Iterator[None]:
         """Fail where the block leaves more memory than it began with.

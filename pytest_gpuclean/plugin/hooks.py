@@ -25,7 +25,9 @@ from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.settings import Settings
+from pytest_gpuclean.plugin.started import watch_processes
 from pytest_gpuclean.plugin.telling import Telling
+from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
 from pytest_gpuclean.window import Ending, Terms
@@ -73,6 +75,9 @@ class RunHooks:
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
         telling.watch(gauge)
+        families = self._gather("pytest_gpuclean_process_families", Family)
+        self._processes = watch_processes(config, settings, tuple(families))
+        telling.watch_processes(self._processes)
         self.engine = Engine(
             gauge,
             settle_seconds=settings.settle_seconds,
@@ -80,6 +85,7 @@ class RunHooks:
             fixture_values=self._roots.values,
             opaque_packages=_RUNNER_PACKAGES,
             on_wait=telling.tell_wait,
+            processes=self._processes,
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
 
@@ -133,6 +139,21 @@ class RunHooks:
             if told is not None:
                 tell_on(report, item, told)
         return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Stop what the run has started and nobody has ended: after Ctrl-C or `-x` no test's end has done it."""
+        if self._processes is None:
+            return
+        with self._guard:
+            left = self._processes.finish()
+            if left:
+                self._telling.add_last(TestRecord(test="the whole run", left=tuple(left)))
+
+    def pytest_unconfigure(self) -> None:
+        """Take back what was changed in this process for its children."""
+        if self._processes is not None:
+            self._processes.run.end()
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -188,7 +209,7 @@ class RunHooks:
             record = self._closed_record(item)
             self._telling.report.add(record)
             stages = record.cleanups if item.config.option.verbose > 0 else ()
-            if record.leaks or record.problems or stages or ATTEMPTS in item.stash:
+            if record.is_told or stages or ATTEMPTS in item.stash:
                 told = self._told(item, record)
         self._error, self._is_reported = None, False
         return told
@@ -255,6 +276,11 @@ class RunHooks:
             for cleaner in self._take_due():
                 self.engine.run_step(cleaner)
             self.engine.clean(self._default_plan.level or "quick")
+
+    def disown(self, pid: int) -> None:
+        """Let a process go on that a test has started."""
+        if self._processes is not None:
+            self._processes.disown(pid)
 
     @contextmanager
     def no_leak(self, threshold: str | int | None, name: str) -> Iterator[None]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_gpuclean.cleanup.interface import Cleaner
     from pytest_gpuclean.memory.interface import Probe
     from pytest_gpuclean.model import Leak
+    from pytest_gpuclean.processes.families.interface import Family
 
 
 @pytest.hookspec
@@ -21,6 +22,11 @@ def pytest_gpuclean_probes(config: pytest.Config) -> Sequence[Probe]:  # type: i
 @pytest.hookspec
 def pytest_gpuclean_cleaners(config: pytest.Config) -> Sequence[Cleaner]:  # type: ignore[empty-body]
     """Give steps that run first in every cleanup; asked once, when the plugin comes up."""
+
+
+@pytest.hookspec
+def pytest_gpuclean_process_families(config: pytest.Config) -> Sequence[Family]:  # type: ignore[empty-body]
+    """Give kinds of processes beside the known ones: how each is stopped, or why it is left alone; asked once."""
 
 
 @pytest.hookspec(firstresult=True)

@@ -13,12 +13,15 @@ LEVELS = ("quick", "comprehensive")
 EVERY = ("test", "param", "class", "module", "session")
 LEAK_MODES = ("fail", "warn", "report", "off")
 WATCHES = ("auto", "device", "host", "all")
+PROCESSES = ("kill", "fail", "report", "off")
+SWITCH = ("on", "off")
 
 
 class Option(NamedTuple):
     """One option, on the command line and, with underscores, as an ini key."""
 
     flag: str
+    """Without dashes in front where it is an ini key alone."""
     metavar: str
     parser: str
     """The function of `units` that reads it."""
@@ -31,6 +34,11 @@ class Option(NamedTuple):
     def dest(self) -> str:
         """Its ini key."""
         return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def is_on_command_line(self) -> bool:
+        """Whether it can be said on the command line."""
+        return self.flag.startswith("--")
 
 
 OPTIONS = (
@@ -97,7 +105,24 @@ OPTIONS = (
         "SECONDS",
         "parse_seconds",
         "10",
-        "the upper bound of any wait for memory to come back (default: 10)",
+        "the upper bound of any wait for memory to come back or for processes to end (default: 10)",
+    ),
+    Option(
+        "--gpu-processes",
+        "MODE",
+        "parse_choice",
+        "",
+        "what is done about processes that a test leaves behind: kill, fail (kill, and fail the test), report or off "
+        "(default, once the plugin is on: kill)",
+        choices=PROCESSES,
+    ),
+    Option(
+        "gpu_subreaper",
+        "SWITCH",
+        "parse_choice",
+        "on",
+        "adopt the orphans of what tests start, so that none slips away (Linux): on or off (default: on)",
+        choices=SWITCH,
     ),
 )
 
@@ -107,7 +132,8 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("gpuclean", "GPU memory: cleaning and leaks (pytest-gpuclean)")
     for option in OPTIONS:
         # The command line's default is None: a default that looks like a value would hide the ini key.
-        group.addoption(option.flag, dest=option.dest, metavar=option.metavar, default=None, help=option.help)
+        if option.is_on_command_line:
+            group.addoption(option.flag, dest=option.dest, metavar=option.metavar, default=None, help=option.help)
         parser.addini(option.dest, f"{option.flag}: {option.help}", default="")
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from pytest_gpuclean.errors import GpuCleanWarning
 from pytest_gpuclean.memory.interface import first_line
-from pytest_gpuclean.model import Leak, TestRecord
+from pytest_gpuclean.model import Leak, LeftProcess, TestRecord
 from pytest_gpuclean.plugin.plans import Allowance, plan_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import attach
-from pytest_gpuclean.reports.terminal import leak_text
+from pytest_gpuclean.reports.terminal import leak_text, left_texts
 
 ATTEMPTS = pytest.StashKey[list[TestRecord]]()
 """The records of every attempt of a test with something to tell."""
@@ -107,12 +107,18 @@ class Verdicts:
         ]
         attempts.append(record)
         failing = [*earlier, *(leak for leak in record.leaks if self.fails(leak))]
+        failing_text = [*map(leak_text, failing), *left_texts(item.nodeid, self._failing_processes(attempts))]
         warned = [leak for leak in record.leaks if not leak.excused and self._mode(leak) == "warn"]
         return Told(
             records=list(attempts),
-            failure="\n".join(map(leak_text, failing)),
+            failure="\n".join(failing_text),
             warnings=[leak_text(leak) for leak in warned],
         )
+
+    def _failing_processes(self, attempts: list[TestRecord]) -> list[LeftProcess]:
+        """List the processes, of any attempt, that a test fails for: all that it left, or what cannot be stopped."""
+        left = [process for attempt in attempts for process in attempt.left if not process.is_spared]
+        return left if self._settings.processes == "fail" else [process for process in left if process.is_unkillable]
 
     def _mode(self, leak: Leak) -> str:
         return "fail" if leak.kind == "peak" else self._settings.mode_of(leak.device)

@@ -52,7 +52,7 @@ def plan_from(settings: Settings) -> Plan:
     return Plan(
         level=settings.level,
         every=settings.every,
-        judges=settings.is_on and settings.leak_mode != "off",
+        judges=not settings.silenced and settings.concerns_memory and settings.leak_mode != "off",
         threshold_bytes=settings.threshold_bytes,
         peak_limit_bytes=settings.peak_limit_bytes,
     )

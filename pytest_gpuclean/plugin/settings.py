@@ -29,12 +29,20 @@ class Settings(NamedTuple):
     confirm: int = 0
     peak_limit_bytes: int | None = None
     settle_seconds: float = 10.0
+    processes: str | None = None
+    """As it was said; None where it was not."""
+    is_subreaper: bool = True
 
     @property
     def is_on(self) -> bool:
         """Whether tests without any marker are concerned."""
+        return not self.silenced and (self.concerns_memory or self.processes not in (None, "off"))
+
+    @property
+    def concerns_memory(self) -> bool:
+        """Whether memory is cleaned or judged in tests without any marker."""
         gate = self.leak_mode not in (None, "off")
-        return not self.silenced and (self.level is not None or gate or self.peak_limit_bytes is not None)
+        return self.level is not None or gate or self.peak_limit_bytes is not None
 
     def mode_of(self, device: str) -> str:
         """What a leak on this device does."""
@@ -74,6 +82,8 @@ def read_settings(config: pytest.Config) -> Settings:
         confirm=read("gpu_leak_confirm"),
         peak_limit_bytes=read("gpu_peak_limit"),
         settle_seconds=read("gpu_settle"),
+        processes=read("gpu_processes"),
+        is_subreaper=read("gpu_subreaper") == "on",
     )
 
 
@@ -81,7 +91,7 @@ def _read(config: pytest.Config, dest: str) -> Any:
     option = next(option for option in OPTIONS if option.dest == dest)
     value: object = config.getoption(dest, None)
     source = option.flag
-    if value is None:
+    if value is None or not option.is_on_command_line:
         file = config.inipath.name if config.inipath else "the ini file"
         source = f"{dest} in {file}"
         try:

@@ -11,6 +11,7 @@ import pytest
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.model import RunReport, TestRecord
 from pytest_gpuclean.plugin.settings import Settings
+from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
 from pytest_gpuclean.units import format_size
 
@@ -43,6 +44,9 @@ class Telling:
         self._processes = 0
         self._gauge: Gauge | None = None
         self._usage_error = ""
+        self._processes_watched: ProcessWatch | None = None
+        self._last: list[TestRecord] = []
+        """What came at the end of the run, in this process and in its workers."""
         self._attempts: dict[str, list[TestRecord]] = {}
         self.report = RunReport()
         """What this process counted, and later its workers too."""
@@ -53,6 +57,17 @@ class Telling:
         """Tell what this process's gauge can and cannot measure."""
         self._gauge = gauge
         self.gaps = gauge.unavailable
+
+    def watch_processes(self, watch: ProcessWatch | None) -> None:
+        """Tell what this process can see and do of others."""
+        self._processes_watched = watch
+        if watch is not None and watch.tier.limits:
+            self.gaps.setdefault("processes", "; ".join(watch.tier.limits))
+
+    def add_last(self, record: TestRecord) -> None:
+        """Take in what came after the last test."""
+        self._last.append(record)
+        self._send()
 
     def tell_wait(self, what: str) -> None:
         """Say what a long wait is for."""
@@ -79,7 +94,7 @@ class Telling:
             return
         records = [TestRecord.from_wire(wire) for wire in wires]
         told = [dataclasses.replace(record, cleanups=()) for record in records]
-        self._attempts[report.nodeid] = [record for record in told if record.leaks or record.problems]
+        self._attempts[report.nodeid] = [record for record in told if record.is_told]
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None and self._config.option.verbose > 0:
             for line in stage_lines(records[-1]):
@@ -90,9 +105,14 @@ class Telling:
         """Send a worker's totals to its controller; refuse what a worker had to refuse."""
         if self._usage_error:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        self._send()
+
+    def _send(self) -> None:
         if is_worker(self._config):
             totals = {name: getattr(self.report, name) for name in ("tests", "seconds", "given_back_bytes", "cleanups")}
-            self._config.workeroutput[_ATTRIBUTE] = {**totals, "gaps": self.gaps}  # type: ignore[attr-defined]
+            last = [record.to_wire() for record in self._last]
+            sent = {**totals, "gaps": self.gaps, "last": last}
+            self._config.workeroutput[_ATTRIBUTE] = sent  # type: ignore[attr-defined]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -102,6 +122,7 @@ class Telling:
         totals = dict(output.get(_ATTRIBUTE, {}))
         if totals:
             self.gaps = {**totals.pop("gaps"), **self.gaps}
+            self._last += map(TestRecord.from_wire, totals.pop("last"))
             self._processes += 1
             for name, value in totals.items():
                 setattr(self.report, name, getattr(self.report, name) + value)
@@ -113,7 +134,7 @@ class Telling:
         if self._usage_error:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
-        self.report.records = [record for attempts in self._attempts.values() for record in attempts]
+        self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self._last
         lines = summary_lines(self.report, seconds, self.gaps)
         if lines:
             terminalreporter.section("gpuclean")
@@ -130,6 +151,9 @@ def _header_parts(settings: Settings) -> list[str]:
         does = {"fail": "fail", "warn": "warn", "report": "are reported"}.get(settings.leak_mode or "")
         does = does or "fail (in host memory: warn)" if settings.watch == "auto" else does or "fail"
         parts.append(f"leaks over {format_size(settings.threshold_bytes)} {does}")
+    if settings.processes is not None or settings.is_on:
+        done = {"kill": "stopped", "fail": "stopped, and fail their test", "report": "reported", "off": "left"}
+        parts.append(f"processes left behind are {done[settings.processes or 'kill']}")
     if settings.peak_limit_bytes is not None:
         parts.append(f"peaks over {format_size(settings.peak_limit_bytes)} fail")
     watched = {

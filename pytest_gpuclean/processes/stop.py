@@ -328,12 +328,13 @@ class _Stopping:
 
     def _read_ports(self) -> None:
         by_pid = {target.process.pid: target for target in self._targets.values()}
-        found = ports_of(self._procfs, by_pid)
+        found = ports_of(self._procfs, [*by_pid, self._pid])
         if isinstance(found, Unavailable):
             return
+        own = found.pop(self._pid, ())  # a fork inherits the run's own listeners: they are not its to free
         here = self._procfs.net_namespace(self._pid)
         for pid, ports in found.items():
-            by_pid[pid].ports = ports
+            by_pid[pid].ports = tuple(port for port in ports if port not in own)
             by_pid[pid].shares_ports = self._procfs.net_namespace(pid) == here
 
     def _elapsed(self) -> float:
@@ -371,4 +372,5 @@ class _Stopping:
             command=command_line(command),
             ended_by=ended_by,
             reason=reason,
+            is_spared=True,
         )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_gpuclean.model import CleanupResult, Leak, RunReport, TestRecord
+from pytest_gpuclean.model import CleanupResult, Leak, LeftProcess, RunReport, TestRecord
 from pytest_gpuclean.units import format_seconds, format_size
 
+_MOST_LEFT_TOLD = 10
+_LEAST_TOLD_BYTES = 64 * 1024
+"""Less than that is the runner's own coming and going."""
 _ADVICE = {
     "test": 'clear it in a fixture, or allow it: @pytest.mark.gpu_leak(allow="why", until="YYYY-MM-DD")',
     "fixture": (
@@ -48,6 +51,47 @@ def leak_text(leak: Leak) -> str:
     return "\n".join(lines)
 
 
+def left_texts(test: str, left: Iterable[LeftProcess]) -> Iterator[str]:
+    """The failure text of the processes that a test left, and one of those of each fixture that ended with it."""
+    by_starter: dict[str, list[LeftProcess]] = {}
+    for process in left:
+        starter = "" if process.started_by == test else process.started_by
+        by_starter.setdefault(starter, []).append(process)
+    for starter, processes in by_starter.items():
+        yield _left_text(starter, processes)
+
+
+def _left_text(starter: str, left: Sequence[LeftProcess]) -> str:
+    count = f"{len(left)} process{'es' if len(left) > 1 else ''}"
+    fact = f"{starter} left {count} running".strip()
+    if all(process.is_alive for process in left):
+        fact = f"{count}{' of' if starter else ''} {starter} cannot be stopped".replace("  ", " ")
+    lines = [f"gpuclean: {fact}"]
+    for process in left[:_MOST_LEFT_TOLD]:
+        lines += [f"  {left_line(process)}", f"    {process.command}"]
+    if len(left) > _MOST_LEFT_TOLD:
+        lines.append(f"  and {len(left) - _MOST_LEFT_TOLD} more")
+    lines.append("  end them in the test or in a fixture's teardown, or let one go on: gpu_clean.disown(pid)")
+    return "\n".join(lines)
+
+
+def left_line(process: LeftProcess) -> str:
+    """One process that was left, and what became of it."""
+    ports = (
+        f", port{'s' if len(process.ports) > 1 else ''} {', '.join(map(str, process.ports))}" if process.ports else ""
+    )
+    parts = [f"{process.name} (pid {process.pid}{ports})"]
+    if process.ended_by == "itself":
+        parts.append("went by itself")
+    elif process.ended_by == "shut down":
+        parts.append(f"shut down with its pool after {format_seconds(process.seconds)}")
+    elif process.ended_by:
+        parts.append(f"ended by {process.ended_by} after {format_seconds(process.seconds)}")
+    elif process.is_unkillable:
+        parts.append("is still alive")
+    return ": ".join(filter(None, [", ".join(parts), process.reason]))
+
+
 def _source_line(leak: Leak) -> str:
     if leak.source == "arrays":
         return "live tensors and arrays in host memory, after garbage collection"
@@ -83,7 +127,7 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str]) -
         gaps: what could not be measured, with the reason.
     """
     lines = [line for record in report.records for line in _record_lines(record)]
-    if report.given_back_bytes:
+    if report.given_back_bytes >= _LEAST_TOLD_BYTES:
         cleanups = f" in {report.cleanups} cleanups" if report.cleanups else ""
         lines.append(f"given back: {format_size(report.given_back_bytes)}{cleanups}")
     lines += [f"not measured: {source}: {reason}" for source, reason in gaps.items()]
@@ -99,6 +143,13 @@ def _record_lines(record: TestRecord) -> Iterator[str]:
         yield f"{_word(leak)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}"
         if leak.excused:
             yield f"  {leak.kept_once or 'allowed: ' + leak.allowed}"
+    for process in record.left[:_MOST_LEFT_TOLD]:
+        word = "ALIVE" if process.is_unkillable else "LEFT" if process.is_spared else "STOPPED"
+        starter = "" if process.started_by in ("", record.test) else f", started by {process.started_by}"
+        yield f"{word} {record.test}: {left_line(process)}{starter}"
+        yield f"  {process.command}"
+    if len(record.left) > _MOST_LEFT_TOLD:
+        yield f"STOPPED {record.test}: {len(record.left) - _MOST_LEFT_TOLD} more processes"
     for problem in record.problems:
         yield f"TROUBLE {record.test}: {problem}"
 

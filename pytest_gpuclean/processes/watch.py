@@ -1,0 +1,396 @@
+"""Who started what: a process is booked to the test or the fixture in whose time it came, and judged when that ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
+from pytest_gpuclean.processes.families import families_with
+from pytest_gpuclean.processes.families.interface import Command, Family, recognize
+from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
+from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, shut_down
+from pytest_gpuclean.processes.ownership import Run
+from pytest_gpuclean.processes.stop import stop
+from pytest_gpuclean.processes.tier import Tier
+
+_MOMENT_SECONDS = (0.5, 0.1)
+"""How long a process may take to go by itself: at first, and at least where waiting has never helped."""
+_SHUT_DOWN_SECONDS = 5.0
+_POLL_WITHOUT_PIDFD_SECONDS = 0.01
+
+Mode = Literal["kill", "fail", "report"]
+HeldBy = Callable[[list[object]], Mapping[int, int]]
+"""Tells which of some objects (by `id`) the value of a live fixture holds, and the fixture's key."""
+
+
+@dataclass(slots=True, eq=False)
+class Starter:
+    """A test or a fixture, in whose time processes came."""
+
+    name: str
+    """As it is told: the test, or `fixture 'server' (module scope)`."""
+    lives: bool = True
+    """Whether what it started may go on."""
+
+
+class ProcessWatch:
+    """Looks after every test whether something still runs that the test started, and stops it.
+
+    Args:
+        run: the run whose processes these are.
+        mode: `report` stops nothing.
+        settle_seconds: the upper bound for stopping what one test left.
+        families: families of others, asked before our own.
+        started_in: the environment variable in which the runner tells what it is at, inherited by what is started
+            then; empty where there is none.
+        only_in_windows: whether tests that are not opened here are none of its business.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        mode: Mode = "kill",
+        settle_seconds: float = 10.0,
+        families: tuple[Family, ...] = (),
+        started_in: str = "",
+        only_in_windows: bool = False,
+    ) -> None:
+        self.run = run
+        self._mode = mode
+        self._settle_seconds = settle_seconds
+        self._others_families = families
+        self._families = families_with(families)
+        self._only_in_windows = only_in_windows
+        self._is_open = False
+        self._started_in = started_in
+        self._discovery = Discovery(run)
+        self._starters: dict[ProcessKey, Starter] = {}
+        self._settled: set[ProcessKey] = set()
+        """What goes on: disowned by the test, left alone, or told already."""
+        self._fixtures: dict[int, Starter] = {}
+        self._test = Starter("", lives=False)
+        self._stack: list[Starter] = [self._test]
+        self._places: dict[ProcessKey, str] = {}
+        """What the runner was at when a process was started, by its own account."""
+        self._moment_seconds = _MOMENT_SECONDS[0]
+        self._has_seen_any = False
+
+    @property
+    def tier(self) -> Tier:
+        """How much this system lets be seen and done."""
+        return self.run.tier
+
+    # -- the flow of a test -------------------------------------------------------------------------------------
+
+    def open(self, test: str) -> None:
+        """Begin a test: what comes from now on is its own."""
+        self._leave_what_came_outside()
+        self._is_open = True
+        self._test = Starter(test)
+        self._stack = [self._test]
+
+    def begin_setup(self, key: int, name: str, scope: str) -> None:
+        """Begin the setup of a fixture of a wider scope: what comes in it is the fixture's."""
+        self.look()
+        starter = self._fixtures[key] = Starter(f"fixture {name!r} ({scope} scope)")
+        self._stack.append(starter)
+
+    def end_setup(self, key: int) -> None:
+        """End it."""
+        self.look()
+        starter = self._fixtures.get(key)
+        self._stack = [other for other in self._stack if other is not starter]
+
+    def begin_release(self, key: int) -> None:
+        """Begin the end of a fixture: what it has started has to be gone when the test is closed."""
+        self.look()
+        starter = self._fixtures.pop(key, None)
+        if starter is not None and self._only_in_windows and not self._is_open:
+            self._settled.update(key for key, other in self._starters.items() if other is starter)
+        elif starter is not None:
+            starter.lives = False
+            self._stack = [*(other for other in self._stack if other is not starter), starter]
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing runs that has to be gone at the end of the test: 2 microseconds without children."""
+        return not self._due(self.look(), but=self._test)
+
+    def close(self, release: Callable[[], None], held_by: HeldBy, *, thorough: bool = False) -> list[LeftProcess]:
+        """End the test: stop what it left, and what the fixtures left that ended with it.
+
+        Args:
+            release: lets go of what the runner keeps, and collects: data loaders end their workers by that.
+            held_by: tells which objects the values of live fixtures hold.
+            thorough: whether to look at all of the user's processes, for those that have slipped away.
+
+        Returns:
+            What was left, with what became of it.
+        """
+        self._test.lives = self._is_open = False
+        found = self._look_everywhere() if thorough and self._may_have_slipped() else self.look()
+        due = self._without_left_alone(self._due(found))
+        if due:
+            self._hand_to_fixtures(due, held_by)
+            due = self._due(due)
+        if due:
+            release()
+            due = self._wait_a_moment(due)
+        return self._end(due) if due else []
+
+    def finish(self) -> list[LeftProcess]:
+        """End the run: stop everything that it has started and that is not to be left alone."""
+        for starter in (self._test, *self._fixtures.values(), *self._stack):
+            starter.lives = False
+        if os.getpid() != self.run.pid:
+            return []
+        self._leave_what_came_outside()
+        due = self._without_left_alone(self._due(self._look_everywhere()))
+        due = self._wait_a_moment(due) if due else []
+        return self._end(due) if due else []
+
+    def disown(self, pid: int) -> None:
+        """Let a process of the run go on, with what is below it.
+
+        Args:
+            pid: its number.
+
+        Raises:
+            ValueError: where it is no process of this run.
+        """
+        for process in self.look():
+            if process.pid == pid and not process.is_zombie:
+                self._settled.add(process.key)
+                return
+        raise ValueError(f"{pid!r} is no process that this run has started")
+
+    def _leave_what_came_outside(self) -> None:
+        """Let go on what was started while no test was open, where such tests are none of this plugin's business."""
+        if self._only_in_windows and not self._is_open:
+            known = set(self._starters)
+            self._settled.update(process.key for process in self.look() if process.key not in known)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def look(self) -> tuple[OwnedProcess, ...]:
+        """Walk down from the run where it has children at all, and book what is new."""
+        if os.getpid() != self.run.pid:  # a fork of the run has nothing to look after
+            return ()
+        if not self._discovery.has_children():
+            if self._starters and self.tier.subreaper:
+                self._forget_all_but(())
+            return ()
+        self._has_seen_any = True
+        found = self._discovery.below()
+        self._book(found)
+        if self.tier.subreaper:  # else orphans that live are not seen below
+            self._forget_all_but(found)
+        return found
+
+    def _may_have_slipped(self) -> bool:
+        return self._has_seen_any or not self.tier.is_full
+
+    def _look_everywhere(self) -> tuple[OwnedProcess, ...]:
+        if os.getpid() != self.run.pid:
+            return ()
+        found = self._discovery.everywhere()
+        self._book(found)
+        self._forget_all_but(found)
+        self._has_seen_any = any(not process.is_zombie for process in found)
+        return found
+
+    def _book(self, found: Iterable[OwnedProcess]) -> None:
+        here = {process.key: process for process in found}
+        by_pid = {process.pid: process.key for process in here.values()}
+        for process in here.values():
+            if process.key not in self._starters:
+                self._starters[process.key] = self._starter_of(process, by_pid)
+
+    def _forget_all_but(self, found: Iterable[OwnedProcess]) -> None:
+        for key in self._starters.keys() - {process.key for process in found}:
+            del self._starters[key]
+            self._settled.discard(key)
+            self._places.pop(key, None)
+
+    def _starter_of(self, process: OwnedProcess, by_pid: Mapping[int, ProcessKey]) -> Starter:
+        """Say who started a process that is new: whoever started its parent, or whoever's time it is."""
+        parent = by_pid.get(process.parent_pid)
+        if parent in self._settled:
+            self._settled.add(process.key)
+        if parent in self._starters:
+            return self._starters[parent]
+        place = self._place_of(process)
+        if place:
+            self._places[process.key] = place
+        test = place.rpartition(" (")[0]
+        if not test or test == self._test.name:
+            return self._stack[-1]
+        # An orphan that is seen only now: from the time of an earlier test, or of a fixture that came up then.
+        for other, other_place in self._places.items():
+            if other_place == place and other in self._starters:
+                return self._starters[other]
+        return Starter(test, lives=False)
+
+    def _place_of(self, process: OwnedProcess) -> str:
+        if not self._started_in:
+            return ""
+        return self.run.procfs.environ_value(process.pid, self._started_in) or ""
+
+    # -- judging ------------------------------------------------------------------------------------------------
+
+    def _due(self, found: Iterable[OwnedProcess], but: Starter | None = None) -> list[OwnedProcess]:
+        """List what runs although whoever started it has come to an end.
+
+        Args:
+            found: what runs now.
+            but: a test that is about to end.
+        """
+        return [
+            process
+            for process in found
+            if not process.is_zombie
+            and process.key not in self._settled
+            and (starter := self._starters[process.key]) is not None
+            and (starter is but or not starter.lives)
+        ]
+
+    def _without_left_alone(self, due: list[OwnedProcess]) -> list[OwnedProcess]:
+        """Settle what is never stopped, or not before the run ends: shared services, the pools of libraries."""
+        spares = set()
+        for process in due:  # parents come before their children
+            family = self._family_of(process)[1]
+            if process.parent_pid in spares:
+                spares.add(process.pid)
+                self._settled.add(process.key)
+            elif family is not None and family.left_alone:
+                self._settled.add(process.key)
+                if family.spares_children:
+                    spares.add(process.pid)
+        return self._due(due)
+
+    def _family_of(self, process: OwnedProcess) -> tuple[Command, Family | None]:
+        command = read_command(self.run.procfs, process.pid, self.run.pid)
+        return command, recognize(self._families, command)
+
+    def _hand_to_fixtures(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
+        """Book to a live fixture what its value holds: a list of servers to which a test has added one."""
+        if not self._fixtures:
+            return
+        objects = live_objects({process.pid for process in due})
+        holders = held_by([found.value for found in objects])
+        by_pid: dict[int, Starter] = {}
+        for found in objects:
+            key = holders.get(id(found.value))
+            if key in self._fixtures:
+                by_pid.update(dict.fromkeys(found.pids, self._fixtures[key]))
+        del objects
+        lines = {process.pid: process for process in due}
+        for process in due:
+            above: OwnedProcess | None = process
+            while above is not None and above.pid not in by_pid:
+                above = lines.get(above.parent_pid)
+            if above is not None:
+                self._starters[process.key] = by_pid[above.pid]
+
+    def _wait_a_moment(self, due: list[OwnedProcess]) -> list[OwnedProcess]:
+        """Give what is on its way out the time for it; return what is still there."""
+        still_there = self._due(self.look())
+        if not still_there:
+            return []
+        _wait_for_ends(self.run, still_there, min(self._moment_seconds, self._settle_seconds))
+        still_there = self._due(self.look())
+        helped = len(still_there) < len(due)
+        self._moment_seconds = _MOMENT_SECONDS[0] if helped else max(_MOMENT_SECONDS[1], self._moment_seconds / 2)
+        return still_there
+
+    def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
+        if self._mode == "report":
+            told = [self._left_running(process) for process in due]
+            self._settled.update(process.key for process in due)
+            return told
+        began = time.monotonic()
+        shut = self._shut_their_own_way(due)
+        targets = [process for process in due if process.key not in shut]
+        names = {key: starter.name for key, starter in self._starters.items()}
+        told = stop(
+            targets,
+            self._discovery,
+            settle_seconds=max(0.1, self._settle_seconds - (time.monotonic() - began)),
+            may_live=self._may_live,
+            started_by=lambda key: names.get(key, self._test.name),
+            families=self._others_families,
+        )
+        self._settle(told)
+        return [*shut.values(), *told]
+
+    def _shut_their_own_way(self, due: list[OwnedProcess]) -> dict[ProcessKey, LeftProcess]:
+        objects = [found for found in live_objects({process.pid for process in due}) if found.shut is not None]
+        if not objects:
+            return {}
+        before = {process.key: self._left_running(process) for process in due if _stands_for(objects, process.pid)}
+        begin = time.monotonic()
+        shut_down(objects, min(_SHUT_DOWN_SECONDS, self._settle_seconds))
+        del objects
+        alive = {process.key for process in self.look() if not process.is_zombie}
+        seconds = time.monotonic() - begin
+        return {
+            key: replace(left, ended_by="shut down", reason="", is_spared=False, seconds=seconds)
+            for key, left in before.items()
+            if key not in alive
+        }
+
+    def _may_live(self, key: ProcessKey) -> bool:
+        starter = self._starters.get(key)
+        return key in self._settled or (starter is not None and starter.lives)
+
+    def _settle(self, told: Iterable[LeftProcess]) -> None:
+        """Let what could not be stopped, or is left alone, be told once."""
+        alive = {left.pid for left in told if left.is_alive}
+        self._settled.update(process.key for process in self.look() if process.pid in alive)
+
+    def _left_running(self, process: OwnedProcess) -> LeftProcess:
+        command, family = self._family_of(process)
+        return LeftProcess(
+            pid=process.pid,
+            name=label(command, family),
+            command=command_line(command),
+            started_by=self._starters[process.key].name,
+            is_spared=True,
+            reason="it was left running",
+        )
+
+
+def _stands_for(objects: Iterable[LiveObject], pid: int) -> bool:
+    return any(pid in found.pids for found in objects)
+
+
+def _wait_for_ends(run: Run, processes: Iterable[OwnedProcess], limit_seconds: float) -> None:
+    """Sleep until all of them have ended, or the time is over."""
+    pins: list[Pin] = []
+    for process in processes:
+        pinned = pin(run.procfs, process.pid)
+        if pinned is not None and not isinstance(pinned, NoPin):
+            pins.append(pinned)
+    end = time.monotonic() + limit_seconds
+    try:
+        while pins and (left := end - time.monotonic()) > 0:
+            poll = select.poll()
+            for pinned in pins:
+                if pinned.descriptor is None:
+                    left = min(left, _POLL_WITHOUT_PIDFD_SECONDS)
+                else:
+                    poll.register(pinned.descriptor, select.POLLIN)
+            poll.poll(left * 1000)
+            for pinned in [pinned for pinned in pins if pinned.is_gone()]:
+                pinned.close()
+                pins.remove(pinned)
+    finally:
+        for pinned in pins:
+            pinned.close()
