@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_gpuclean.processes.children import children_by_psutil
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.lineage import descendants_of
-from pytest_gpuclean.processes.ownership import COOKIE, Proof, Run
+from pytest_gpuclean.processes.ownership import Claim, Proof, Run
 from pytest_gpuclean.processes.procfs import Procfs, Stat
 
 _WALL = 0x40000000
@@ -141,14 +141,8 @@ class Discovery:
         return found
 
     def _marked_pids(self, known: set[int]) -> Iterator[int]:
-        claim, procfs = self.run.claim, self.procfs
-        yield from marked_pids(procfs, claim.cookie, known)
-        yield from (key.pid for key in claim.recorded if key.pid not in known)
-        if claim.ledger is not None:
-            ledger_file = (claim.ledger.device, claim.ledger.inode)
-            for pid in procfs.pids():
-                if pid not in known and procfs.file_of(pid, claim.ledger.descriptor) == ledger_file:
-                    yield pid
+        yield from marked_pids(self.procfs, self.run.claim, known)
+        yield from (key.pid for key in self.run.claim.recorded if key.pid not in known)
 
     def _children(self) -> tuple[OwnedProcess, ...]:
         return tuple(
@@ -164,18 +158,21 @@ class Discovery:
         )
 
 
-def marked_pids(procfs: Procfs, cookie: str, known: Iterable[int] = ()) -> Iterator[int]:
-    """Find the processes whose environment has a cookie in it: candidates, each still to be proved.
+def marked_pids(procfs: Procfs, claim: Claim, known: Iterable[int] = ()) -> Iterator[int]:
+    """Find the processes that bear a run's cookie or hold its ledger: candidates, each still to be proved.
 
     Args:
-        procfs: where to read. Other users' environments cannot be read, unless by root.
-        cookie: what follows `GPUCLEAN_RUN=`, or the beginning of it.
+        procfs: where to read.
+        claim: of the run.
         known: numbers that need no look.
     """
-    mark = os.fsencode(f"{COOKIE}={cookie}")
     passed_over = {*known, os.getpid()}
     for pid in procfs.pids():
-        if pid not in passed_over and mark in (procfs.environ(pid) or b""):
+        # The start first: a process that hangs in the kernel may let whoever reads its environment hang too.
+        start_ticks = procfs.start_ticks(pid) if pid not in passed_over else None
+        if start_ticks is None or start_ticks < claim.start_ticks:
+            continue
+        if claim.bears_cookie(procfs.environ(pid)) or claim.holds_ledger(procfs, pid):
             yield pid
 
 

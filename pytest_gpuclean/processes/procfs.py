@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _CHUNK_BYTES = 65536
+_HALF_A_PAGE_BYTES = 2048
 _LONGEST_EXEC_SECONDS = 0.005
 _EXEC_PAUSE_SECONDS = 0.0002
 
@@ -79,7 +80,7 @@ class Procfs:
             return None
         # The name may hold spaces, parentheses and line ends: it ends at the last parenthesis.
         head, _, tail = data.rpartition(b")")
-        fields = tail.split()
+        fields = tail.split(None, 20)
         if len(fields) < 20:
             return None
         name = head.partition(b"(")[2].decode(errors="replace")
@@ -93,6 +94,12 @@ class Procfs:
             int(fields[17]),
             int(fields[19]),
         )
+
+    def start_ticks(self, pid: int) -> int | None:
+        """Read when a process started, and nothing else: two thirds of what the whole costs."""
+        data = self._read(f"{pid}/stat")
+        fields = data[data.rfind(b")") + 1 :].split(None, 20) if data else ()
+        return int(fields[19]) if len(fields) > 19 else None
 
     def uids(self, pid: int) -> Uids | None:
         """Read the real and the effective user."""
@@ -174,7 +181,7 @@ class Procfs:
         readable = False
         for thread_id in thread_ids:
             # Each thread has a list of its own; one read is cut off at a page, 700 of 920 children.
-            data = self._read(f"{pid}/task/{thread_id}/children")
+            data = self._read_to_end(f"{pid}/task/{thread_id}/children")
             if data is not None:
                 readable = True
                 found += map(int, data.split())
@@ -206,7 +213,7 @@ class Procfs:
 
     def listeners(self, pid: int) -> list[tuple[int, int]] | None:
         """List port and inode of each TCP socket that listens in the net namespace of a process."""
-        tables = [self._read(f"{pid}/net/{name}") for name in ("tcp", "tcp6")]
+        tables = [self._read_to_end(f"{pid}/net/{name}") for name in ("tcp", "tcp6")]
         if tables[0] is None and tables[1] is None:
             return None
         return [row for table in tables if table for row in _listening(table)]
@@ -215,20 +222,29 @@ class Procfs:
         return _field(self._read(f"{pid}/status"), name)
 
     def _read(self, path: str) -> bytes | None:
+        """Read a small file; a read that gives less than it could is the last one."""
         try:
             descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             data = os.read(descriptor, _CHUNK_BYTES)
-            if not data:
-                return data
-            # To the end: some files give less than asked for although there is more.
-            parts = [data]
-            while data := os.read(descriptor, _CHUNK_BYTES):
-                parts.append(data)
-            return b"".join(parts)
+            return data if len(data) < _CHUNK_BYTES else data + _rest(descriptor)
         except OSError:  # ESRCH: it ended between open and read
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _read_to_end(self, path: str) -> bytes | None:
+        """Read a list that the kernel gives a page at a time: what is shorter by far is all of it."""
+        try:
+            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            data = os.read(descriptor, _CHUNK_BYTES)
+            return data if len(data) < _HALF_A_PAGE_BYTES else data + _rest(descriptor)
+        except OSError:
             return None
         finally:
             os.close(descriptor)
@@ -254,6 +270,13 @@ def value_in(environ: bytes | None, name: str) -> str | None:
         if part.startswith(start):
             return part[len(start) :].decode(errors="surrogateescape")
     return None
+
+
+def _rest(descriptor: int) -> bytes:
+    parts = []
+    while data := os.read(descriptor, _CHUNK_BYTES):
+        parts.append(data)
+    return b"".join(parts)
 
 
 def _field(data: bytes | None, name: bytes) -> list[bytes]:

@@ -187,7 +187,8 @@ class _Stopping:
             self._pass_over(process, ended_by="itself")
             return None
         if proof is None:
-            self._pass_over(process, _UNPROVED)
+            # Tried again in the next round: its line of parents may just have been changing.
+            self._unpinned[process.key] = self._untouched(process, _UNPROVED)
             return None
         is_stray = is_new and self._parent_of(process) is None
         family = recognize(self._families, command)
@@ -303,13 +304,16 @@ class _Stopping:
         now = time.monotonic()
         until = min([self._begin + self._settle_seconds, *(target.deadline for target in waited_for)])
         seconds = min(max(0.0, until - now), _LONGEST_POLL_SECONDS)
-        poll = select.poll()
-        for target in waited_for:
-            if target.pin.descriptor is None:
-                seconds = min(seconds, _POLL_WITHOUT_PIDFD_SECONDS)
-            else:
-                poll.register(target.pin.descriptor, select.POLLIN)
-        poll.poll(seconds * 1000)
+        descriptors = [target.pin.descriptor for target in waited_for if target.pin.descriptor is not None]
+        if len(descriptors) < len(waited_for):
+            seconds = min(seconds, _POLL_WITHOUT_PIDFD_SECONDS)
+        if descriptors:
+            poll = select.poll()
+            for descriptor in descriptors:
+                poll.register(descriptor, select.POLLIN)
+            poll.poll(seconds * 1000)
+        else:
+            time.sleep(seconds)  # Windows has no poll
         now = time.monotonic()
         for target in waited_for:
             if target.pin.is_gone():

@@ -27,7 +27,9 @@ def alone(test):
                 cwd=tmp_path,
                 env={
                     **{name: value for name, value in os.environ.items() if name != "GPUCLEAN_RUN"},
-                    "PYTHONPATH": str(Path(__file__).parents[1]),
+                    "PYTHONPATH": os.pathsep.join(
+                        filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+                    ),
                     "TMPDIR": str(tmp_path),
                 },
                 stdin=subprocess.DEVNULL,

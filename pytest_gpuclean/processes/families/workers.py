@@ -6,7 +6,7 @@ import re
 import signal
 
 from pytest_gpuclean.processes.families.interface import Command, Kind
-from pytest_gpuclean.processes.families.shapes import any_of, is_program, python_call, runs_code, runs_module
+from pytest_gpuclean.processes.families.shapes import any_of, is_program, program, python_call, runs_code, runs_module
 
 _SPAWNED = runs_code(r"from multiprocessing\.spawn import spawn_main\b")
 _COMPILE_WORKER = re.compile(r".*torch/_inductor/compile_worker/__main__\.py")
@@ -20,6 +20,10 @@ def _is_spawned(command: Command) -> bool:
 
 def _is_data_worker(command: Command) -> bool:
     return command.name == "pt_data_worker" and (command.is_fork or _is_spawned(command))
+
+
+def _is_wandb(command: Command) -> bool:
+    return program(command) == "wandb-core" or any(word.startswith("wandb-service(") for word in command.argv[:1])
 
 
 def _is_compile_worker(command: Command) -> bool:
@@ -56,6 +60,20 @@ SHM_MANAGER = Kind(
     left_alone="it unlinks torch's shared memory once the last process that uses it has ended",
     until_run_ends=True,
 )
+WANDB = Kind(
+    name="wandb service",
+    matches=_is_wandb,
+    left_alone="wandb keeps it for the whole process",
+    until_run_ends=True,
+)
+SPARK = Kind(
+    name="Spark gateway",
+    matches=lambda command: program(command) == "java" and command.argv[-1:] == ("pyspark-shell",),
+    first_signal=signal.SIGTERM,
+    left_alone="PySpark keeps it for the whole process: without it, no later test gets a context",
+    until_run_ends=True,
+    spares_children=True,
+)
 # SIGINT would raise KeyboardInterrupt in a copy of the whole test run, which then writes reports of its own.
 DATA_WORKER = Kind(
     name="DataLoader worker", matches=_is_data_worker, first_signal=signal.SIGTERM, goes_with_parent=True
@@ -75,4 +93,4 @@ FORKSERVER = Kind(
     until_run_ends=True,
 )
 # A worker of the forkserver has its command line: that it is a fork tells them apart.
-WORKERS = (RESOURCE_TRACKER, COMPILE_WORKER, LOKY, SHM_MANAGER, DATA_WORKER, SPAWNED, FORKED, FORKSERVER)
+WORKERS = (RESOURCE_TRACKER, COMPILE_WORKER, LOKY, SHM_MANAGER, WANDB, SPARK, DATA_WORKER, SPAWNED, FORKED, FORKSERVER)

@@ -12,12 +12,13 @@ def test_a_name_may_hold_anything(tmp_path):
         stat = proc.add(10, name=name, parent=7, start=123, state="Z", threads=3)
         assert (stat.parent_pid, stat.start_ticks, stat.state, stat.threads) == (7, 123, "Z", 3)
         assert stat.name == name.decode(errors="replace")
+        assert proc.start_ticks(10) == 123
 
 
 def test_a_process_that_is_gone_gives_none(tmp_path):
     proc = FakeProc(tmp_path)
     reads = (
-        proc.stat, proc.uids, proc.signals, proc.environ, proc.argv, proc.executable, proc.working_directory,
+        proc.stat, proc.start_ticks, proc.uids, proc.signals, proc.environ, proc.argv, proc.executable, proc.working_directory,
         proc.pid_namespace, proc.net_namespace, proc.children, proc.listeners,
     )  # fmt: skip
     assert [read(10) for read in reads] == [None] * len(reads)
@@ -30,9 +31,9 @@ def test_a_process_that_ends_while_it_is_read_gives_none(tmp_path):
     proc = FakeProc(tmp_path)
     proc.add(10)
     (tmp_path / "10/stat").write_bytes(b"")
-    assert proc.stat(10) is None
+    assert (proc.stat(10), proc.start_ticks(10)) == (None, None)
     (tmp_path / "10/stat").write_bytes(b"10 (x) S 1")
-    assert proc.stat(10) is None
+    assert (proc.stat(10), proc.start_ticks(10)) == (None, None)
 
 
 def test_what_may_not_be_read_gives_none(tmp_path):

@@ -42,6 +42,8 @@ KNOWN = [
     ("Inductor compile worker", [PY, COMPILE, "--kind=fork", "--workers=2"]),
     ("loky worker", [PY, "-m", "joblib.externals.loky.backend.popen_loky_posix", "--process-name", "LokyProcess-1"]),
     ("torch_shm_manager", ["/venv/lib/python3.11/site-packages/torch/bin/torch_shm_manager"]),
+    ("wandb service", ["/venv/lib/python3.11/site-packages/wandb/bin/wandb-core", "--port-filename", "x"]),
+    ("Spark gateway", ["java", "-cp", "x", "org.apache.spark.deploy.SparkSubmit", "pyspark-shell"]),
     ("Ray", ["/venv/lib/python3.11/site-packages/ray/core/src/ray/raylet/raylet", "--raylet_socket_name=x"]),
     ("Ray", ["/venv/lib/python3.11/site-packages/ray/core/src/ray/gcs/gcs_server"]),
     ("Ray", ["ray::IDLE"]),
