@@ -238,8 +238,6 @@ class Run:
 
     def _is_line_of_ours(self, line: Line) -> bool:
         for above in line.above:
-            if above.key in self.baseline:
-                return False
             above_stat = self.procfs.stat(above.pid)
             if above_stat and not self._is_excluded(above_stat) and self.claim.prove(self.procfs, above_stat):
                 return True

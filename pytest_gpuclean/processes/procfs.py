@@ -98,7 +98,7 @@ class Procfs:
     def start_ticks(self, pid: int) -> int | None:
         """Read when a process started, and nothing else: two thirds of what the whole costs."""
         data = self._read(f"{pid}/stat")
-        fields = data[data.rfind(b")") + 1 :].split(None, 20) if data else ()
+        fields = data[data.rfind(b")") + 1 :].split(None, 20) if data else []
         return int(fields[19]) if len(fields) > 19 else None
 
     def uids(self, pid: int) -> Uids | None:

@@ -1,5 +1,6 @@
 """What a run finds: everything it started however that hides, and nothing that was there before or is another's."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -212,10 +213,16 @@ def test_a_child_that_had_ended_before_the_run_is_no_stranger():
 
 
 @alone
-def test_this_process_and_those_above_it_are_never_its_own():
+def test_this_process_those_above_it_and_those_from_before_are_never_its_own():
+    """Not even where everything else speaks for it."""
+    before = sleeper()
     run, _ = begin()
-    os.environ[COOKIE] = run.cookie
-    assert [run.prove(pid) for pid in (1, os.getpid(), os.getppid())] == [None] * 3
+    procfs = run.procfs
+    pids = [os.getpid(), os.getppid(), procfs.stat(os.getppid()).parent_pid, before.pid]
+    keys = {ProcessKey(pid, procfs.stat(pid).start_ticks) for pid in pids}
+    run.claim = dataclasses.replace(run.claim, start_ticks=0, recorded=frozenset(keys))
+    assert [run.claim.prove(procfs, procfs.stat(pid)) for pid in pids] == [Proof.RECORDED] * 4
+    assert [run.prove(pid) for pid in (1, *pids)] == [None] * 5
 
 
 @alone
