@@ -8,8 +8,8 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import compress
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, filterfalse
 from types import FrameType
 from typing import Any
 
@@ -47,49 +47,43 @@ def count_host_bytes() -> int:
                 pending += elements_of(candidate)
                 pending += autograd.behind(candidate)
 
-    for objects, kinds in _reachable_layers():
-        wanted = [kind for kind in _distinct(kinds) if readers.reader_of(kind) is not None]
-        if wanted:
-            count(_of_kinds(objects, kinds, wanted))
+    for found in _found(readers.kinds()):
+        count(found)
     for client in live_clients():
         if client.platform == "cpu":
             count(client.live_arrays())
     return sum(sizes.values())
 
 
-def _reachable_layers() -> Iterator[tuple[list[Any], list[type]]]:
-    """Give what the collector tracks, then what that refers to: arrays are not tracked by themselves."""
+def _found(kinds: Sequence[type]) -> Iterator[list[Any]]:
+    """Give what is of these types among all that the collector tracks, then among what that refers to.
+
+    Arrays are not tracked by themselves. Millions of objects are gone through, so each step runs in C.
+    """
     layer = gc.get_objects()
-    yield layer, list(map(type, layer))
+    yield _of_kinds(layer, kinds)
     # Frames that are running belong to no list of the collector.
     layer = gc.get_referents(*layer)
     layer += _running_locals()
     seen: set[int] = set()
     for _ in range(_UNTRACKED_DEPTH):
-        kinds = list(map(type, layer))
-        yield layer, kinds
-        containers = {
-            id(value): value for value in _of_kinds(layer, kinds, _UNTRACKED) if value and not gc.is_tracked(value)
-        }
-        fresh = [containers[key] for key in containers.keys() - seen]
+        layer = _of_kinds(layer, (*kinds, *_UNTRACKED))
+        yield _of_kinds(layer, kinds)
+        untracked = list(filterfalse(gc.is_tracked, layer))
+        fresh = dict(zip(map(id, untracked), untracked, strict=True))
+        for key in seen & fresh.keys():
+            del fresh[key]
         if not fresh:
             return
-        seen.update(containers)
-        layer = gc.get_referents(*fresh)
+        seen.update(fresh)
+        layer = gc.get_referents(*fresh.values())
 
 
-def _distinct(kinds: list[type]) -> Iterable[type]:
+def _of_kinds(objects: list[Any], kinds: Iterable[type]) -> list[Any]:
     try:
-        return set(kinds)
+        return list(compress(objects, map(frozenset(kinds).__contains__, map(type, objects))))
     except TypeError:  # a metaclass that cannot be hashed
-        return {id(kind): kind for kind in kinds}.values()
-
-
-def _of_kinds(objects: list[Any], kinds: list[type], wanted: Iterable[type]) -> list[Any]:
-    try:
-        return list(compress(objects, map(frozenset(wanted).__contains__, kinds)))
-    except TypeError:  # a metaclass that cannot be hashed
-        return list(compress(objects, map(frozenset(map(id, wanted)).__contains__, map(id, kinds))))
+        return list(compress(objects, map(frozenset(map(id, kinds)).__contains__, map(id, map(type, objects)))))
 
 
 def _running_locals() -> list[Any]:

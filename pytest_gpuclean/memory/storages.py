@@ -41,6 +41,8 @@ class StorageReaders:
         self._array = member(numpy, "ndarray") if numpy else None
         self._add(self._array, self._of_numpy)
         self._add(member(jax, "Array") if jax else None, _of_jax)
+        arrays = loaded("jax._src.array")  # its base jax.Array is virtual in older releases
+        self._add(member(arrays, "ArrayImpl") if arrays else None, _of_jax)
         self._add(member(cupy, "ndarray") if cupy else None, _of_cupy)
         ops = loaded("tensorflow.python.framework.ops")
         variables = loaded("tensorflow.python.ops.resource_variable_ops")
@@ -56,6 +58,17 @@ class StorageReaders:
         if isinstance(kind, type):
             self._readers.append((kind, reader))
 
+    def kinds(self) -> list[type]:
+        """List the types of tensors and arrays, with everything that derives from them."""
+        found: dict[int, type] = {}
+        pending = [kind for kind, _ in self._readers]
+        while pending:
+            kind = pending.pop()
+            if id(kind) not in found:
+                found[id(kind)] = kind
+                pending += type.__subclasses__(kind)
+        return list(found.values())
+
     def reader_of(self, kind: type) -> Reader | None:
         """Return how to read objects of this type, or None where it is no tensor or array.
 
@@ -65,8 +78,6 @@ class StorageReaders:
             return self._by_type[id(kind)][1]
         bases = type.__dict__["__mro__"].__get__(kind)
         reader = next((read for wanted, read in self._readers if any(base is wanted for base in bases)), None)
-        if reader is None and kind.__name__ == "ArrayImpl" and kind.__module__.startswith("jaxlib"):
-            reader = _of_jax  # jax.Array is virtual: its implementation has no base in common with it
         self._by_type[id(kind)] = (kind, reader)  # by id: a metaclass may compare or hash as it likes
         return reader
 
