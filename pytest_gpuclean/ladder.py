@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
+from pytest_gpuclean.cleanup.garbage import collect_all, collect_all_once, collect_young
 from pytest_gpuclean.cleanup.interface import Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
 from pytest_gpuclean.cleanup.settle import KnownThreads, threads_since, wait_until
@@ -43,6 +43,8 @@ class Climb:
         self.is_capped = tools.is_count_old
         self.counted = False
         """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
+        self._has_garbage = True
+        """Whether a full collection may still free something: what a finalizer let go of, what was in a cache."""
 
     def run(self, doubt: Callable[[], Collection[Account]], let_go: LetGo | None = None) -> None:
         """Climb as long as there is a doubt."""
@@ -67,7 +69,7 @@ class Climb:
             self._tools.is_exhausted = True  # the same again, in the same window, would free nothing more
 
         return [
-            partial(self._free, collect_all),
+            partial(self._free, self._collect),
             partial(self._free, self._clear_caches),
             partial(self._wait, doubt),
             self.look,
@@ -115,11 +117,16 @@ class Climb:
     def _book(self, levels: Bytes) -> None:
         self._tools.ledger.book_given_back(levels, self._pending)
 
+    def _collect(self) -> None:
+        # One pass: it is dear on a large heap, and what only the next would free it may free after the caches.
+        self._has_garbage = collect_all_once() > 0
+
     def _clear_caches(self) -> None:
         occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
         result = run_cleanup(self._tools.caches, occasion, {}, dict)
         self._tools.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
-        if any(step.status == "done" for step in result.steps if step.name in _MAKE_GARBAGE):
+        has_cleared = any(step.status == "done" for step in result.steps if step.name in _MAKE_GARBAGE)
+        if has_cleared or self._has_garbage:
             collect_all()
 
     def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from inspect import signature
+
 from pytest_gpuclean.cleanup.interface import Occasion, Skip
 from pytest_gpuclean.cleanup.lookup import call, find, loaded_module
 
@@ -28,6 +31,8 @@ class TensorFlowCleaner:
         # tensorflow.keras is loaded lazily; asking for it would import Keras.
         homes = map(loaded_module, _KERAS_HOMES)
         clear = next((find(home, "clear_session") for home in homes if home and find(home, "clear_session")), None)
+        if clear is not None and "free_memory" in signature(clear).parameters:
+            clear = partial(clear, free_memory=False)  # Keras 3 would collect by itself: that is the next step's
         return ", ".join(call("Keras session", clear)) or Skip("Keras is not loaded")
 
 

@@ -34,6 +34,11 @@ def collect_all() -> int:
     return _until_nothing(2)
 
 
+def collect_all_once() -> int:
+    """Collect all generations in one pass; return how many objects went."""
+    return gc.collect()
+
+
 def _until_nothing(generation: int) -> int:
     total = 0
     for _ in range(_MAX_PASSES):

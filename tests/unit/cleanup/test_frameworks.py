@@ -57,6 +57,17 @@ def test_a_keras_session_is_cleared_wherever_keras_keeps_it(monkeypatch, calls, 
     assert calls == [home]
 
 
+def test_keras_3_need_not_collect_the_step_after_it_does(monkeypatch, calls):
+    install_tensorflow(monkeypatch, Context(initialised=True))
+
+    def clear_session(free_memory=True):
+        calls.append(free_memory)
+
+    put(monkeypatch, fake_module(KERAS_HOMES[0], clear_session=clear_session))
+    assert TensorFlowCleaner().clean(BY_HAND) == "Keras session"
+    assert calls == [False]
+
+
 @pytest.mark.parametrize("occasion", [QUICK, Occasion(level="comprehensive", boundary=False)], ids=["quick", "test"])
 def test_a_keras_session_is_kept_until_the_module_ends(monkeypatch, calls, occasion):
     install_tensorflow(monkeypatch, Context(initialised=True))
