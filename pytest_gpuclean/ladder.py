@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_gpuclean.cleanup.garbage import collect_all, collect_all_once, collect_young
 from pytest_gpuclean.cleanup.interface import Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
-from pytest_gpuclean.cleanup.settle import KnownThreads, threads_since, wait_until
+from pytest_gpuclean.cleanup.settle import KnownThreads, NewThreads, wait_until
 from pytest_gpuclean.leaks.ledger import FixtureShare
 from pytest_gpuclean.leaks.verdict import judged_growth
 from pytest_gpuclean.memory.gauge import held, rounds
@@ -131,17 +131,17 @@ class Climb:
 
     def _wait(self, doubt: Callable[[], Collection[Account]]) -> None:
         tools = self._tools
-        new_threads = threads_since(self._threads)
-        patience = tools.thread_patience if new_threads else tools.patience
+        threads = NewThreads(self._threads)
+        patience = tools.thread_patience if threads.names else tools.patience
 
         def is_back() -> bool:
             self._free(collect_young)
             return not doubt()
 
         def may_go_on() -> bool:
-            return not new_threads or any(thread.is_alive() for thread in new_threads)
+            return not threads.names or threads.are_alive()
 
-        names = ", ".join(sorted(thread.name for thread in new_threads)) or "frees that come late"
+        names = ", ".join(threads.names) or "frees that come late"
         limit = min(tools.settle_seconds, patience.seconds)
         patience.learn(wait_until(is_back, limit, may_go_on, partial(tools.on_wait, names)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 _FIRST_PAUSE_SECONDS = 0.001
@@ -66,14 +67,27 @@ class Patience:
         self.seconds = self._first_seconds if helped else max(self._least_seconds, self.seconds / 2)
 
 
-def threads_since(known: KnownThreads) -> list[threading.Thread]:
-    """List the threads that are alive and were not known before.
+class NewThreads:
+    """The threads that are alive and were not known before.
 
-    Args:
-        known: what a `ThreadWatch` knew.
+    They are referred to weakly: a thread has its arguments as long as anybody has the thread, so whoever waits for
+    what they hold would keep it.
     """
-    current = threading.current_thread()
-    return [t for t in threading.enumerate() if _key(t) not in known and t is not current]
+
+    def __init__(self, known: KnownThreads) -> None:
+        """List them.
+
+        Args:
+            known: what a `ThreadWatch` knew.
+        """
+        current = threading.current_thread()
+        new = [thread for thread in threading.enumerate() if _key(thread) not in known and thread is not current]
+        self.names = sorted(thread.name for thread in new)
+        self._threads = [weakref.ref(thread) for thread in new]
+
+    def are_alive(self) -> bool:
+        """Whether one of them is still running."""
+        return any(thread is not None and thread.is_alive() for thread in (ref() for ref in self._threads))
 
 
 class ThreadWatch:

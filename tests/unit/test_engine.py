@@ -220,6 +220,15 @@ def test_memory_of_a_thread_that_is_about_to_end_is_no_leak():
     thread.join()
 
 
+def test_memory_among_the_arguments_of_a_thread_that_is_about_to_end_is_no_leak():
+    world = World()
+    world.engine = Engine(Gauge("device", [world.gpu]), cleaners=[], settle_seconds=5)
+    gc.collect()  # so that the ladder is at its wait while the timer runs
+    world.open()
+    threading.Timer(1.0, list, args=([Holding(world.gpu)],)).start()
+    assert world.close().leaks == ()
+
+
 def test_a_test_that_frees_what_an_earlier_one_kept_is_clean(world):
     world.gpu.in_use = 64 * MiB
     world.open()

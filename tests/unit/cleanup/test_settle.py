@@ -2,10 +2,11 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 
-from pytest_gpuclean.cleanup.settle import Patience, ThreadWatch, threads_since, wait_until
+from pytest_gpuclean.cleanup.settle import NewThreads, Patience, ThreadWatch, wait_until
 
 NEVER = 3600.0
 
@@ -85,17 +86,32 @@ def test_a_thread_that_was_started_since_is_found_as_long_as_it_lives():
     known = ThreadWatch().known()
     may_end = threading.Event()
     thread = threading.Thread(target=may_end.wait, name="loader")
-    assert threads_since(known) == []
+    assert NewThreads(known).names == []
     thread.start()
-    assert threads_since(known) == [thread]
+    new = NewThreads(known)
+    assert (new.names, new.are_alive()) == (["loader"], True)
     may_end.set()
     thread.join()
-    assert threads_since(known) == []
+    assert (new.are_alive(), NewThreads(known).names) == (False, [])
+
+
+def test_a_thread_that_is_waited_for_is_not_kept():
+    known = ThreadWatch().known()
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait)
+    thread.start()
+    new = NewThreads(known)
+    may_end.set()
+    thread.join()
+    ended = weakref.ref(thread)
+    del thread
+    assert ended() is None
+    assert not new.are_alive()
 
 
 def test_the_thread_that_asks_is_never_waited_for():
     found = []
-    thread = threading.Thread(target=lambda: found.append(threads_since(frozenset(known))))
+    thread = threading.Thread(target=lambda: found.append(NewThreads(frozenset(known)).names))
     known = ThreadWatch().known()
     thread.start()
     thread.join()
