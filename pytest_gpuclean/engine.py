@@ -173,7 +173,6 @@ class Engine:
         """
         with self._timed():
             before = self._book()
-            self._judge.is_exhausted = False
             window = self._window
             if window is not None and in_teardown and not (window.is_judged or window.waits):
                 window.latest = before
@@ -181,6 +180,7 @@ class Engine:
                 if window.has_acted:
                     window.latest = self._book()
                 window.given_back_bytes += given_back(before, window.latest)
+            self._judge.is_exhausted = False  # what the fixture leaves behind has not been looked for yet
             self.ledger.begin_release(key)
             if self.processes is not None:
                 self.processes.begin_release(key)

@@ -135,6 +135,7 @@ class Judge:
         """Judge a stretch of code that has a share of its own."""
         climb = Climb(self, [share], threads)
         climb.run(lambda: doubtful(share, climb, threshold))
+        self.is_exhausted = False  # the test goes on
         left = [account for account in doubtful(share, climb, threshold) if account != HEAP]
         return {account: judged_growth(share, account) - climb.credits.get(account, 0) for account in left}
 

@@ -295,6 +295,29 @@ def test_a_tests_own_memory_has_to_be_back_before_a_wider_fixture_ends(world):
     assert ("test", "test_x", "fake:0", 4 * MiB) in told(world.close())
 
 
+def old_cycle(memory):
+    """Make a cycle that only a full collection finds."""
+
+    class Node:
+        pass
+
+    node = Node()
+    node.itself, node.memory = node, memory
+    for generation in range(3):
+        gc.collect(generation)
+    return [node]
+
+
+def test_what_a_fixture_leaves_to_the_collector_is_no_leak_of_its_though_its_last_test_leaked(world):
+    world.open()
+    with world.engine.fixture_setup(1, "model", "module"):
+        value = old_cycle(Holding(world.gpu, 16 * MiB))
+    world.kept.append(Holding(world.gpu))
+    world.engine.fixture_release(1, in_teardown=True)
+    value.clear()
+    assert told(world.close(module=True)) == [("test", "test_x", "fake:0", 4 * MiB)]
+
+
 def test_two_fixtures_that_end_together_are_told_apart(world):
     world.open()
     world.fixture(1, "good", brings=64 * MiB)
@@ -582,6 +605,15 @@ def test_what_a_block_keeps_below_its_threshold_is_the_tests(world):
         world.gpu.in_use += 4 * MiB
     assert leaks == []
     assert told(world.close()) == [("test", "test_x", "fake:0", 4 * MiB)]
+
+
+def test_what_a_test_leaves_to_the_collector_after_a_block_that_leaked_is_no_leak(world):
+    world.open()
+    with world.engine.block(MiB, "no_leak") as leaks:
+        world.kept.append(Holding(world.gpu))
+    assert leaks
+    old_cycle(Holding(world.gpu)).clear()
+    assert world.close().leaks == ()
 
 
 def test_growth_before_a_block_is_not_the_blocks(world):
