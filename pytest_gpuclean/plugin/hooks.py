@@ -25,7 +25,7 @@ from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.settings import Settings
-from pytest_gpuclean.plugin.started import watch_processes
+from pytest_gpuclean.plugin.started import watch_processes, watch_workers
 from pytest_gpuclean.plugin.telling import Telling
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.reports.terminal import leak_text
@@ -75,8 +75,11 @@ class RunHooks:
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
         telling.watch(gauge)
-        families = self._gather("pytest_gpuclean_process_families", Family)
-        self._processes = watch_processes(config, settings, tuple(families))
+        families = tuple(self._gather("pytest_gpuclean_process_families", Family))
+        self._processes = watch_processes(config, settings, families)
+        workers = watch_workers(config, settings, families, telling)
+        if workers is not None:
+            config.pluginmanager.register(workers, "gpuclean-workers")
         telling.watch_processes(self._processes)
         self.engine = Engine(
             gauge,

@@ -89,6 +89,13 @@ def fresh_request(item: pytest.Item) -> None:
         initialise()
 
 
+def worker_pid(node: Any) -> int | None:
+    """Return the process of a worker of pytest-xdist; None for one that this process has not started."""
+    popen = getattr(getattr(getattr(node, "gateway", None), "_io", None), "popen", None)
+    pid = getattr(popen, "pid", None)
+    return pid if isinstance(pid, int) else None
+
+
 def fixture_value(fixturedef: pytest.FixtureDef[Any]) -> list[Any]:
     """Return a live fixture's value, and what else pytest keeps with it; empty where its setup failed."""
     cached = getattr(fixturedef, "cached_result", None)
