@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.identity import ProcessKey
@@ -47,3 +47,32 @@ class Around:
             yield above
             seen.add(above.pid)
             above = self._by_pid.get(above.parent_pid)
+
+
+class Link(NamedTuple):
+    """One process of a chain that hops from number to number."""
+
+    process: OwnedProcess
+    argv: tuple[str, ...]
+
+
+def is_next_link(orphan: Link, earlier: Iterable[Link], run_session: int) -> bool:
+    """Tell whether an orphan evidently comes of a process that is being stopped.
+
+    It may as well be a child that a thread of the run has just started, or that something that may live has left:
+    so it has to have started later, with the same session, which is not the run's, or with the same command line.
+
+    Args:
+        orphan: a child of the run by now.
+        earlier: what is being stopped, and what has gone before it could be.
+        run_session: the session of the run.
+    """
+    process = orphan.process
+    return any(
+        process.key.start_ticks >= link.process.key.start_ticks
+        and (
+            process.session_id == link.process.session_id != run_session
+            or (bool(orphan.argv) and orphan.argv == link.argv)
+        )
+        for link in earlier
+    )

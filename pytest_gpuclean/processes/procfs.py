@@ -63,7 +63,10 @@ class Procfs:
         After `unshare --pid` without a fresh mount, /proc still shows the numbers of the namespace outside: to
         signal one of those would hit somebody else.
         """
-        return self._link("self") == str(pid)
+        if self._link("self") != str(pid):
+            return False
+        # One number for each namespace from this /proc's down to the process's own: one alone where they are the same.
+        return len(self._status_field(pid, b"NSpid:")) <= 1
 
     def pids(self) -> list[int]:
         """List every process that can be seen."""

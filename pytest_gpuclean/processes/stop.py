@@ -14,16 +14,17 @@ from dataclasses import replace
 
 from pytest_gpuclean.model import LeftProcess, Unavailable
 from pytest_gpuclean.processes.aftermath import clear_up
-from pytest_gpuclean.processes.around import Around, Owner
+from pytest_gpuclean.processes.around import Around, Link, Owner, is_next_link
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
-from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin, ticks_now
+from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
 from pytest_gpuclean.processes.ports import ports_of
 from pytest_gpuclean.processes.target import KILL, Target
 
 _CLEAN_READS = 3
+_FREEZING_ROUNDS = 5
 _LONGEST_POLL_SECONDS = 0.1
 _POLL_WITHOUT_PIDFD_SECONDS = 0.01
 _PATIENT_STRAYS = 3
@@ -46,12 +47,14 @@ def stop(
 
     Args:
         targets: the processes, as they were found.
-        owner: proves each of them once more, and finds what comes up. Whatever it owns and may not live is stopped.
+        owner: proves each of them once more, and finds what comes up.
         settle_seconds: the upper bound for all of it together.
         may_live: tells of a process that it is to go on. What is below it goes on too.
         started_by: tells of a process which test or fixture started it, for the report.
         families: families of others, asked before our own.
-        run_ends: whether what is left alone until the run ends is stopped too.
+        run_ends: whether everything that the owner owns and that may not live is stopped too, asked for or not, and
+            what is left alone until the run ends. Else a process that was not asked for is stopped only where it is
+            below a target, or evidently the next link of a chain that began with one.
 
     Returns:
         One entry for each target and for each process that was stopped with them.
@@ -84,7 +87,6 @@ class _Stopping:
         self._run_ends = run_ends
         self._pid = os.getpid()
         self._begin = time.monotonic()
-        self._begin_ticks = ticks_now()
         self._targets: dict[ProcessKey, Target] = {}
         self._others: dict[ProcessKey, LeftProcess | None] = {}
         """Looked at and not stopped; None where there is nothing to tell."""
@@ -93,6 +95,8 @@ class _Stopping:
         self._around = Around()
         self._unpinned: dict[ProcessKey, LeftProcess] = {}
         self._asked: frozenset[ProcessKey] = frozenset()
+        self._vanished: list[OwnedProcess] = []
+        """Of those that were asked for, the ones that were gone before they could be pinned."""
         self._strays = 0
         self._signalled_at: float | None = None
 
@@ -101,10 +105,12 @@ class _Stopping:
         found = self._survey(process.pid for process in first)
         known = {process.key for process in found}
         self._take_in((*found, *(process for process in first if process.key not in known)), is_new=False)
+        self._freeze()
         self._read_ports()
         clean_reads = 0
         while clean_reads < _CLEAN_READS:
             self._send_what_is_due()
+            self._thaw()
             waited_for = [target for target in self._targets.values() if target.is_waited_for]
             if waited_for:
                 self._wait(waited_for)
@@ -120,7 +126,7 @@ class _Stopping:
         clear_up(self._procfs, self._targets.values())
         others = {**self._others, **{key: left for key, left in self._unpinned.items() if key in self._asked}}
         told = [replace(left, started_by=started_by(key)) for key, left in others.items() if left is not None]
-        strays = 0
+        strays = 0  # a chain may have hopped a thousand times
         for key, target in self._targets.items():
             strays += target.is_stray
             if strays > _MOST_STRAYS_TOLD and target.is_stray and target.gone_at is not None:
@@ -129,6 +135,7 @@ class _Stopping:
         return told
 
     def close(self) -> None:
+        self._thaw()
         for target in self._targets.values():
             target.pin.close()
 
@@ -148,6 +155,21 @@ class _Stopping:
             if not is_known and (key in self._asked or self._is_to_go(process)):
                 self._take_in_one(process, is_new=is_new and key not in self._asked)
         return len(self._targets) + len(self._others) != known
+
+    def _freeze(self) -> None:
+        """Where a tree grows while it is looked at, hold it in place until all of it is known.
+
+        They are let go on together, each with its first signal.
+        """
+        for _ in range(_FREEZING_ROUNDS):
+            if not self._take_in(self._survey(self._living_pids()), is_new=False):
+                return
+            for target in self._targets.values():
+                target.freeze()
+
+    def _thaw(self) -> None:
+        for target in self._targets.values():
+            target.thaw()
 
     def _take_in_one(self, process: OwnedProcess, *, is_new: bool) -> None:
         spared = self._why_spared(process)
@@ -196,6 +218,8 @@ class _Stopping:
 
     def _pass_over(self, process: OwnedProcess, reason: str = "", ended_by: str = "") -> None:
         is_told = process.key in self._asked
+        if ended_by and (is_told or self._vanished):
+            self._vanished.append(process)
         self._others[process.key] = self._untouched(process, reason, ended_by=ended_by) if is_told else None
 
     def _is_to_go(self, process: OwnedProcess) -> bool:
@@ -205,24 +229,17 @@ class _Stopping:
                 return True
             if self._may_live(above.key) or above.key in self._spared:
                 return False
-        if process.key.start_ticks < self._begin_ticks:
-            return True
-        # An orphan that has come up since: the next link of a chain, or started by something that may live.
-        lives_on = any(self._may_live(other.key) and not other.is_zombie for other in self._around)
-        return not lives_on or self._resembles_a_target(process)
+        return self._run_ends or self._comes_of_a_target(process)
 
-    def _resembles_a_target(self, process: OwnedProcess) -> bool:
+    def _comes_of_a_target(self, process: OwnedProcess) -> bool:
         own = self._procfs.stat(self._pid)
-        argv = self._procfs.argv(process.pid)
-        return any(
-            (
-                process.session_id == target.process.session_id
-                and own is not None
-                and process.session_id != own.session_id
-            )
-            or (argv is not None and argv == target.command.argv)
-            for target in self._targets.values()
-        )
+        argv = self._procfs.argv(process.pid) or ()
+        # Every fork of the run has the run's command line: that tells nothing beside others that are to go on.
+        if argv == self._procfs.argv(self._pid) and any(self._may_live(other.key) for other in self._around):
+            argv = ()
+        links = [Link(target.process, target.command.argv) for target in self._targets.values()]
+        links += [Link(gone, argv if gone.name == process.name else ()) for gone in self._vanished]
+        return is_next_link(Link(process, argv), links, run_session=own.session_id if own else 0)
 
     def _parent_of(self, process: OwnedProcess) -> Target | None:
         """Find the nearest process above it that is being stopped and lives."""
@@ -248,7 +265,9 @@ class _Stopping:
         self._others[key] = left if key in self._asked else None
         if family.spares_children:
             self._spared[key] = f"it belongs to {family.name}: {family.left_alone}"
-        self._targets.pop(key).pin.close()
+        self._targets.pop(key)
+        target.thaw()
+        target.pin.close()
         return True
 
     # Signals
@@ -262,7 +281,7 @@ class _Stopping:
             if number is None or self._has_become_left_alone(target):
                 continue
             self._signalled_at = self._signalled_at or now
-            target.send(number, now, longest_seconds=0.4 * self._settle_seconds)
+            target.send(self._procfs, number, now, longest_seconds=0.4 * self._settle_seconds)
 
     def _due(self, target: Target, now: float) -> signal.Signals | None:
         if self._elapsed() >= 0.75 * self._settle_seconds or (target.is_stray and self._strays > _PATIENT_STRAYS):

@@ -149,6 +149,44 @@ def test_a_number_that_was_given_to_another_process_does_not_hit_it():
     assert done.stdout.startswith("reused"), done.stderr
 
 
+OUTER = """
+    import os, signal, subprocess, sys
+    from pytest_gpuclean.processes.discovery import Discovery
+    from pytest_gpuclean.processes.identity import ProcessKey
+    from pytest_gpuclean.processes.ownership import Run
+    from pytest_gpuclean.processes.stop import stop
+
+    signal.alarm(60)
+    run = Run()
+    discovery = Discovery(run)
+    child = subprocess.Popen(["sleep", "60"])
+    assert not run.tier.proc and "does not show this process" in run.tier.limits[0], run.tier
+    assert discovery.below() == () and discovery.everywhere() == ()
+    assert [run.prove(pid) for pid in range(1, 2000)] == [None] * 1999
+    assert child.poll() is None
+    child.kill()
+    print("looked")
+"""
+
+
+@alone
+def test_a_proc_that_shows_another_namespace_is_not_believed():
+    """The numbers in it are other people's here."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        skip("no unshare here")
+    done = subprocess.run(
+        [unshare, "-Urpf", "--kill-child", sys.executable, "-c", textwrap.dedent(OUTER)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=70,
+    )
+    if "unshare" in done.stderr:
+        skip(f"no process namespace of our own here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.stdout.startswith("looked"), done.stderr
+
+
 @alone
 def test_the_clock_fits_the_starts_of_processes():
     before = identity.ticks_now()

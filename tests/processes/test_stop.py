@@ -15,6 +15,7 @@ from processes.alone import alone
 from processes.starting import (
     STANDINS,
     end,
+    has_executed,
     is_alive,
     orphan_that_executes,
     orphan_that_forks,
@@ -367,6 +368,82 @@ def test_the_innocent_beside_are_not_touched():
     finally:
         for pid in innocent:
             os.kill(pid, signal.SIGKILL)
+
+
+@alone
+def test_what_a_thread_of_the_run_starts_meanwhile_goes_on():
+    """A plugin that asks `nvidia-smi` every second, say."""
+    import threading
+
+    world = World()
+    target = standin("stubborn.py", "catch", "INT")
+    may_end = threading.Event()
+    codes = []
+
+    def ask_again_and_again():
+        while not may_end.is_set():
+            codes.append(subprocess.run(["sleep", "0.01"], check=False).returncode)
+
+    thread = threading.Thread(target=ask_again_and_again)
+    thread.start()
+    found = [process for process in world.discovery.below() if process.pid == target.pid]
+    told = stop(found, world.discovery, settle_seconds=3, may_live=lambda key: False)
+    may_end.set()
+    thread.join()
+    assert [left.pid for left in told] == [target.pid]
+    assert len(codes) > 3
+    assert set(codes) == {0}
+
+
+@alone
+def test_a_tree_that_grows_is_caught_whole():
+    world = World()
+    code = "while true; do (exec sleep 90) & sleep 0.002; done"
+    shell = subprocess.Popen(["sh", "-c", f"(sleep 3; kill -9 $$) & echo ready; {code}"], stdout=subprocess.PIPE)
+    shell.stdout.readline()
+    time.sleep(0.1)
+    told = world.stop()
+    assert len(told) > 5
+    assert [process for process in world.discovery.below() if not process.is_zombie] == []
+    assert {left.ended_by for left in told.values()} <= {"SIGINT", "SIGTERM", "itself"}
+
+
+@alone
+def test_what_was_held_in_place_and_is_left_alone_goes_on():
+    world = World()
+    kept = sleeper(env={**os.environ, "GPUCLEAN_KEEP": "1"})
+    script = standin("pool.py", "fork", "said")
+    world.stop(seconds=5)
+    assert Path("said").read_text() == "in good order"
+    assert not is_alive(script.pid)
+    assert world.run.procfs.stat(kept.pid).state == "S"
+
+
+@alone
+def test_what_bears_the_cookie_elsewhere_is_stopped_with_what_is_below_it():
+    """A job that a terminal server of the user's runs: not below the run, and its child has no cookie."""
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "signal.alarm(100)\n"
+        "environ = {**os.environ, 'GPUCLEAN_RUN': open('cookie').readline()}\n"
+        "subprocess.Popen(['sh', '-c', 'env -i sleep 100 & echo $$ $! > jobs; wait'], env=environ).wait()"
+    )
+    os.mkfifo("cookie")
+    server = orphan_that_executes(sys.executable, "-c", code)
+    world = World()
+    Path("cookie").write_text(world.run.cookie)
+    wait_for(lambda: Path("jobs").exists() and Path("jobs").read_text().endswith("\n"))
+    job, below = map(int, Path("jobs").read_text().split())
+    try:
+        wait_for(lambda: has_executed(below, "sleep"))
+        found = world.discovery.everywhere()
+        assert {process.pid for process in found} == {job, below}
+        stop([p for p in found if p.pid == job], world.discovery, settle_seconds=5, may_live=lambda key: False)
+        assert not is_alive(job)
+        assert not is_alive(below)
+        world.stop()
+    finally:
+        end(server, job, below)
 
 
 @alone

@@ -9,8 +9,8 @@ if __name__ == "__main__":
     signal.alarm(100)
     with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
         pool.map(abs, range(8))
-        print("ready", *(worker.pid for worker in pool._pool), flush=True)
         try:
+            print("ready", *(worker.pid for worker in pool._pool), flush=True)
             signal.pause()
         except KeyboardInterrupt:
             pool.terminate()

@@ -31,6 +31,15 @@ def test_a_run_inside_the_run_bears_its_cookie_too(tmp_path):
     assert claim().prove(proc, proc.add(10, environ=inner)) is Proof.COOKIE
 
 
+def test_a_process_that_is_just_being_executed_is_waited_for(tmp_path):
+    class Executing(FakeProc):
+        def wait_for_exec(self, pid):
+            self.add(pid, environ=COOKIE)
+
+    proc = Executing(tmp_path)
+    assert claim().prove(proc, proc.add(10, environ=b"")) is Proof.COOKIE
+
+
 def test_a_cookie_that_only_looks_alike_does_not(tmp_path):
     proc = FakeProc(tmp_path)
     for value in (b"outer/run2", b"outer", b"outer/ru", b"x/outer/run", b"", b"outer/runner/x"):
