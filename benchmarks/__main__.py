@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from benchmarks import growth, per_test, startup
+from benchmarks import growth, per_test, processes, startup
 from benchmarks.measure import ROOT, Row
 
 BENCHMARKS: dict[str, Callable[..., Iterable[Row]]] = {
     "startup": startup.run,
     "per_test": per_test.run,
     "growth": growth.run,
+    "processes": processes.run,
 }
 RESULTS = ROOT / "benchmarks" / "results" / "results.json"
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -161,6 +161,7 @@ class Run:
         self.baseline = frozenset(ProcessKey(stat.pid, stat.start_ticks) for stat in before) or frozenset(
             child.key for child in children_by_psutil()
         )
+        self._disowned: frozenset[ProcessKey] = frozenset()
         # A zombie has no children any more. (More than one thread: its main thread alone has ended.)
         self._had_children = any(stat.state != "Z" or stat.threads > 1 for stat in before)
         self.claim = Claim(
@@ -195,6 +196,16 @@ class Run:
         """Forget processes that have ended or that the user keeps."""
         self.claim = replace(self.claim, recorded=self.claim.recorded - frozenset(keys))
 
+    def disown(self, key: ProcessKey) -> None:
+        """Give a process away, with what is below it: it is treated like one from before the run.
+
+        Args:
+            key: the process; the caller has proved it to be the run's own, or there is nothing to give away.
+        """
+        self.forget([key])
+        self._disowned |= {key}
+        self.baseline |= {key}
+
     def prove(self, pid: int) -> Proof | None:
         """Look for a proof that a process is the run's own; None where there is any doubt.
 
@@ -209,7 +220,7 @@ class Run:
             children = {child.key for child in children_by_psutil()} - self.baseline
             return Proof.DESCENDANT if pid in {key.pid for key in children} else None
         stat = self.procfs.stat(pid)
-        if stat is None or self._is_excluded(stat):
+        if stat is None or self._is_excluded(stat) or self._is_below_disowned(stat):
             return None
         return self.claim.prove(self.procfs, stat) or self._prove_by_line(stat)
 
@@ -228,6 +239,12 @@ class Run:
     def _is_excluded(self, stat: Stat) -> bool:
         key = ProcessKey(stat.pid, stat.start_ticks)
         return stat.pid in (1, self.pid, os.getppid()) or key in self.baseline or key in self._ancestors
+
+    def _is_below_disowned(self, stat: Stat) -> bool:
+        if not self._disowned:
+            return False
+        line = line_above(self.procfs, stat, self.pid)
+        return line is None or any(above.key in self._disowned for above in line.above)
 
     def _prove_by_line(self, stat: Stat) -> Proof | None:
         line = line_above(self.procfs, stat, self.pid)

@@ -151,9 +151,12 @@ class _Stopping:
         known = len(self._targets) + len(self._others)
         for process in found:
             key = process.key
-            is_known = key in self._targets or key in self._others
-            if not is_known and (key in self._asked or self._is_to_go(process)):
+            if key in self._targets or key in self._others:
+                continue
+            if key in self._asked or self._is_to_go(process):
                 self._take_in_one(process, is_new=is_new and key not in self._asked)
+            elif process.is_zombie:
+                self._others[key] = None  # perhaps a link of a chain that has hopped on: it makes for another look
         return len(self._targets) + len(self._others) != known
 
     def _freeze(self) -> None:
@@ -218,7 +221,7 @@ class _Stopping:
 
     def _pass_over(self, process: OwnedProcess, reason: str = "", ended_by: str = "") -> None:
         is_told = process.key in self._asked
-        if ended_by and (is_told or self._vanished):
+        if ended_by and is_told:
             self._vanished.append(process)
         self._others[process.key] = self._untouched(process, reason, ended_by=ended_by) if is_told else None
 
@@ -233,7 +236,9 @@ class _Stopping:
 
     def _comes_of_a_target(self, process: OwnedProcess) -> bool:
         own = self._procfs.stat(self._pid)
-        argv = self._procfs.argv(process.pid) or ()
+        argv = self._procfs.argv(process.pid)
+        if argv is None:
+            return True  # gone again: what cannot be pinned any more is not signalled, and makes for another look
         # Every fork of the run has the run's command line: that tells nothing beside others that are to go on.
         if argv == self._procfs.argv(self._pid) and any(self._may_live(other.key) for other in self._around):
             argv = ()

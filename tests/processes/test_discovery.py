@@ -226,6 +226,21 @@ def test_this_process_those_above_it_and_those_from_before_are_never_its_own():
 
 
 @alone
+def test_what_is_given_away_is_not_the_runs_own_any_more_nor_what_is_below_it():
+    run, discovery = begin()
+    shell = subprocess.Popen(["sh", "-c", "sleep 100 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    below = int(shell.stdout.readline())
+    mine = sleeper()
+    wait_for(lambda: has_executed(below, "sleep"))
+    (given,) = [process.key for process in discovery.everywhere() if process.pid == shell.pid]
+    run.disown(given)
+    assert pids(discovery.below()) == pids(discovery.everywhere()) == {mine.pid}
+    assert (run.prove(shell.pid), run.prove(below)) == (None, None)
+    assert run.prove(mine.pid) is Proof.COOKIE
+    assert not run.may_adopt_strangers
+
+
+@alone
 def test_a_fork_of_the_run_proves_nothing():
     run, _ = begin()
     child = sleeper()

@@ -31,6 +31,7 @@ from pytest_gpuclean.processes.families.shapes import is_program
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ownership import Run
 from pytest_gpuclean.processes.stop import stop
+from pytest_gpuclean.processes.target import DEFAULT_GRACE_SECONDS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are proved by /proc")
 
@@ -144,6 +145,7 @@ def test_what_ignores_the_gentle_signals_is_killed_without_waiting_for_them():
     told = world.stop()
     assert told[both.pid].ended_by == "SIGKILL"
     assert told[first.pid].ended_by == "SIGTERM"
+    assert max(left.seconds for left in told.values()) < DEFAULT_GRACE_SECONDS
 
 
 @alone
@@ -180,6 +182,40 @@ def test_a_chain_that_hops_from_number_to_number_is_caught():
         assert [p for p in world.discovery.below() if not p.is_zombie] == []
         assert file.read_text() == "hopping", f"{modes}: it ended by itself"
         world.run.end()
+
+
+@alone
+def test_a_stopped_process_with_threads_gets_its_signal_where_it_can_take_it():
+    """Python's main thread goes on sleeping where another thread takes the signal."""
+    world = World()
+    for number in range(5):
+        script = standin("pool.py", "fork", f"said{number}")
+        os.kill(script.pid, signal.SIGSTOP)
+        wait_for(lambda: world.run.procfs.stat(script.pid).state == "T")
+        world.stop()
+        assert Path(f"said{number}").read_text() == "in good order"
+
+
+@alone
+def test_one_look_that_finds_nothing_is_not_believed():
+    """The kernel's list may lack a process while another one ends."""
+
+    class Blinking(Discovery):
+        looks = 0
+        missed = (3, 4)
+
+        def survey(self, beyond=()):
+            self.looks += 1
+            return () if self.looks in self.missed else super().survey(beyond)
+
+    world = World()
+    for number in range(3):
+        file = Path(f"said{number}")
+        subprocess.Popen([sys.executable, str(STANDINS / "hopper.py"), str(file), "ignore"]).wait()
+        wait_for(file.exists)
+        stop(world.discovery.below(), Blinking(world.run), settle_seconds=5, may_live=lambda key: False)
+        assert [process for process in world.discovery.below() if not process.is_zombie] == []
+        assert file.read_text() == "hopping"
 
 
 @alone
@@ -398,7 +434,7 @@ def test_what_a_thread_of_the_run_starts_meanwhile_goes_on():
 @alone
 def test_a_tree_that_grows_is_caught_whole():
     world = World()
-    code = "while true; do (exec sleep 90) & sleep 0.002; done"
+    code = "i=10; while true; do i=$((i+1)); (exec sleep 90.$i) & sleep 0.001; done"
     shell = subprocess.Popen(["sh", "-c", f"(sleep 3; kill -9 $$) & echo ready; {code}"], stdout=subprocess.PIPE)
     shell.stdout.readline()
     time.sleep(0.1)

@@ -38,6 +38,10 @@ def test_what_was_there_before_the_target_is_not():
     assert not is_next(process(11, start=99, session=10), session=10)
 
 
+def test_two_that_have_no_command_line_have_none_in_common():
+    assert not is_next_link(Link(process(11), ()), [Link(process(10), ())], RUN_SESSION)
+
+
 def test_without_anything_that_was_stopped_nothing_is():
     assert not is_next_link(Link(process(11), ("x",)), [], RUN_SESSION)
 
