@@ -161,7 +161,7 @@ class Engine:
         if any(abs(size) > self._threshold_bytes for size in share.held.values()):
             collect_young()  # else garbage of the setup would hide what the test leaks
             self._book()
-            if share.held.get(HEAP, 0) > self._threshold_bytes:
+            if abs(share.held.get(HEAP, 0)) > self._threshold_bytes:
                 self._judge.book_census()
             self._judge.look_at_new(key)
         self.ledger.end_setup(key)

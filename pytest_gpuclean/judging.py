@@ -10,7 +10,7 @@ from pytest_gpuclean.cleanup import CLEANERS
 from pytest_gpuclean.cleanup.garbage import GarbageCleaner
 from pytest_gpuclean.cleanup.settle import KnownThreads, Patience
 from pytest_gpuclean.ladder import Climb, LetGo, doubtful, not_returned
-from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger
+from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger, add_with_heap
 from pytest_gpuclean.leaks.verdict import judge, judged_growth
 from pytest_gpuclean.memory.census import count_host_bytes
 from pytest_gpuclean.memory.gauge import Gauge, held, rounds
@@ -224,7 +224,7 @@ class Judge:
         added = self.reach(walk, new=key, with_arrays=self.gauge.host_watched)
         new = self.ledger.fixtures[key].held
         for account, size in added.items():  # its setup has added to the values of others
-            new[account] = new.get(account, 0) - size
+            add_with_heap(new, account, -size)
 
     def reach(self, walk: Walk, new: int | None = None, *, with_arrays: bool = True) -> Bytes:
         live = self.ledger.fixtures

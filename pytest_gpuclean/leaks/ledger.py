@@ -175,7 +175,7 @@ class Ledger:
             for account in {*now, *share.reach}:
                 change = now.get(account, 0) - share.reach.get(account, 0)
                 _add(grown, account, change)
-                _add(share.held, account, change)
+                add_with_heap(share.held, account, change)
             share.reach = dict(now)
         self.unlooked = {}
         return grown
@@ -237,6 +237,13 @@ class Ledger:
                 del self._last[account]
         self._last.update(levels)
         self._known.update(levels)
+
+
+def add_with_heap(share: Bytes, account: Account, change: int) -> None:
+    """Add to what a fixture holds; arrays are in the heap too, which tells at its end whether they have gone."""
+    _add(share, account, change)
+    if account == ARRAYS:
+        _add(share, HEAP, change)
 
 
 def _add(share: Bytes, account: Account, change: int) -> None:

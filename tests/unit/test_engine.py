@@ -740,6 +740,82 @@ def test_what_a_test_adds_to_a_fixtures_value_is_the_fixtures():
     assert engine.close(Ending()).leaks == ()
 
 
+class HostWorld:
+    """An engine over host memory, with dicts as the values of fixtures: `world.put(value, "weights", 4 * MiB)`."""
+
+    def __init__(self):
+        self.numpy = pytest.importorskip("numpy")
+        self.heap = ScriptedHeap()
+        self.values = {}
+        self.engine = Engine(
+            Gauge("host", [], self.heap),
+            cleaners=[],
+            settle_seconds=0,
+            fixture_values=lambda keys: [(key, [self.values[key]]) for key in keys],
+        )
+
+    def open(self, let_go=lambda everything: None):
+        self.engine.open("test_x", MODULE, TERMS, let_go)
+
+    def close(self, module=False):
+        return told(self.engine.close(Ending(module=module)))
+
+    def put(self, value, name, size):
+        value[name] = self.numpy.zeros(size, dtype=self.numpy.uint8)
+        self.heap.in_use += size
+
+    def drop(self, value, name):
+        if name in value:
+            self.heap.in_use -= value.pop(name).nbytes
+
+
+def test_what_tests_added_to_a_fixtures_value_has_gone_when_the_runner_drops_the_value():
+    world = HostWorld()
+    value = world.values[1] = {}
+    world.open()
+    with world.engine.fixture_setup(1, "cache", "module"):
+        pass
+    world.put(value, "batch", 8 * MiB)
+    assert world.close() == []
+    world.open(let_go=lambda everything: world.drop(value, "batch"))
+    world.engine.fixture_release(1, in_teardown=True)
+    assert world.close(module=True) == []
+
+
+def test_what_tests_added_to_a_fixtures_value_is_its_leak_where_it_stays():
+    world = HostWorld()
+    value = world.values[1] = {}
+    world.open()
+    with world.engine.fixture_setup(1, "cache", "module"):
+        world.heap.in_use += 8 * KiB
+    world.put(value, "batch", 8 * MiB)
+    assert world.close() == []
+    world.open()
+    world.engine.fixture_release(1, in_teardown=True)
+    assert world.close(module=True) == [("fixture", "cache", "cpu", 8 * MiB)]
+
+
+def test_arrays_that_a_setup_took_from_another_fixture_are_no_leak_when_they_come_back():
+    world = HostWorld()
+    model = world.values[1] = {}
+    world.values[2] = {}
+    optimizer = world.values[3] = {}
+    world.open()
+    with world.engine.fixture_setup(1, "trained", "module"):
+        world.put(model, "gradients", 8 * MiB)
+    with world.engine.fixture_setup(2, "without_gradients", "class"):
+        world.drop(model, "gradients")
+    world.put(model, "gradients", 8 * MiB)
+    world.engine.fixture_release(2, in_teardown=True)
+    assert world.close() == []
+    world.open()
+    with world.engine.fixture_setup(3, "optimizer", "module"):
+        pass
+    world.put(optimizer, "moments", 16 * MiB)
+    world.drop(model, "gradients")
+    assert world.close() == []
+
+
 def test_a_slow_heap_is_read_at_the_edges_of_modules_and_that_is_said():
     heap = ScriptedHeap()
     heap.is_slow = True
