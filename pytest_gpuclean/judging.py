@@ -55,7 +55,7 @@ class Judge:
         self._waiting: Climb | None = None
         self._counted = False
         self.heap_at_count = 0
-        self.is_count_old = True
+        self.uncounted_bytes: int | None = None
         self.caches = [cleaner() for cleaner in CLEANERS if cleaner is not GarbageCleaner]
 
     def begin_window(self, heap_bytes: int | None, threshold: int) -> None:
@@ -65,7 +65,8 @@ class Judge:
             heap_bytes: what the heap held when it was opened, where that was read.
             threshold: how far the heap may have moved for the last count of arrays to be good enough.
         """
-        self.is_count_old = heap_bytes is None or abs(heap_bytes - self.heap_at_count) > threshold
+        moved = None if heap_bytes is None else heap_bytes - self.heap_at_count
+        self.uncounted_bytes = None if moved is None or abs(moved) > threshold else max(0, moved)
         self.imports.mark()
         self.is_exhausted = False
         self._waiting = None
@@ -114,7 +115,7 @@ class Judge:
         leaked: Bytes = {}
         for account in {*share, *climb.credits}:
             split = judge(
-                judged_growth(share, account, is_capped=climb.is_capped),
+                judged_growth(share, account, climb.uncounted_bytes),
                 climb.credits.get(account, 0),
                 climb.unlooked.get(account, 0),
                 threshold,
@@ -125,7 +126,7 @@ class Judge:
                 if split.leaked_bytes:
                     leaked[account] = split.leaked_bytes
                 # A count of arrays also shows what earlier tests kept since the last count.
-                uncounted = share.get(account, 0) - judged_growth(share, account, is_capped=climb.is_capped)
+                uncounted = share.get(account, 0) - judged_growth(share, account, climb.uncounted_bytes)
                 self.ledger.drift(account, split.kept_bytes + max(0, uncounted), is_looked_at=climb.has_looked)
             elif not climb.counted:  # else the arrays have been counted: the rest is no tensor and set aside
                 self.ledger.drift(account, split.kept_bytes)

@@ -40,7 +40,8 @@ class Climb:
         self.unlooked = dict(tools.ledger.unlooked)
         """What earlier windows kept since the values of live fixtures were last looked at."""
         self.has_looked = False
-        self.is_capped = tools.is_count_old
+        self.uncounted_bytes = tools.uncounted_bytes
+        """How much of the arrays may have come since the last count and before this window; None for any."""
         self.counted = False
         """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
         self._has_garbage = True
@@ -156,7 +157,7 @@ def doubtful(share: Bytes, climb: Climb, threshold: int, fallen: Bytes | None = 
 
     def unexplained(account: Account) -> int:
         explained = climb.credits.get(account, 0) + forgiven.get(account, 0)
-        return judged_growth(share, account, is_capped=climb.is_capped) - explained
+        return judged_growth(share, account, climb.uncounted_bytes) - explained
 
     return [account for account in share if account != passed_over and unexplained(account) > threshold]
 

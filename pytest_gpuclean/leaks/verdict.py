@@ -35,14 +35,19 @@ def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes
     return Split(leaked, kept - leaked) if leaked > threshold_bytes else Split(0, kept)
 
 
-def judged_growth(share: Bytes, account: Account, *, is_capped: bool = True) -> int:
+def judged_growth(share: Bytes, account: Account, uncounted_bytes: int | None = None) -> int:
     """How much of a share can be put down to live objects.
 
     Args:
         share: what a test or a fixture holds.
         account: which part of it.
-        is_capped: whether arrays count up to the growth of the heap alone, as the last count of them is too old.
+        uncounted_bytes: how much of the arrays may have come between the last count of them and this window; None
+            where that is long ago, so that all of them may.
     """
-    if account == ARRAYS and HEAP in share and is_capped:
-        return min(share.get(ARRAYS, 0), max(0, share[HEAP]))
-    return share.get(account, 0)
+    size = share.get(account, 0)
+    if account != ARRAYS or HEAP not in share:
+        return size
+    heap = max(0, share[HEAP])
+    # A heap that grew by even less has also given back something else, and says nothing of the arrays.
+    tells = uncounted_bytes is None or heap >= size - uncounted_bytes
+    return min(size, heap) if tells else size

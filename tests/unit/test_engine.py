@@ -769,6 +769,28 @@ class HostWorld:
             self.heap.in_use -= value.pop(name).nbytes
 
 
+def test_what_an_earlier_test_kept_below_the_threshold_is_not_told_of_the_next_that_leaks():
+    world = HostWorld()
+    kept = {}
+    world.open()
+    world.put(kept, "a little", 900 * KiB)
+    assert world.close() == []
+    world.open()
+    world.put(kept, "a lot", 16 * MiB)
+    assert world.close() == [("test", "test_x", "cpu", 16 * MiB)]
+
+
+def test_a_heap_that_gave_something_else_back_does_not_lessen_what_a_test_leaked():
+    world = HostWorld()
+    kept = {}
+    world.open()
+    assert world.close() == []
+    world.open()
+    world.put(kept, "a lot", 16 * MiB)
+    world.heap.in_use -= 4 * MiB
+    assert world.close() == [("test", "test_x", "cpu", 16 * MiB)]
+
+
 def test_what_tests_added_to_a_fixtures_value_has_gone_when_the_runner_drops_the_value():
     world = HostWorld()
     value = world.values[1] = {}

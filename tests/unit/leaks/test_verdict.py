@@ -78,3 +78,17 @@ def test_what_a_fixture_took_in_since_the_window_began_is_never_charged(growth, 
 )
 def test_host_memory_is_judged_by_live_arrays_and_no_more_than_the_heap_grew_by(share, account, growth):
     assert judged_growth(share, account) == growth
+
+
+@pytest.mark.parametrize(
+    ("heap", "uncounted", "growth"),
+    [
+        (40, 1, 17),
+        (16, 1, 16),  # one of them came before this window
+        (16, 0, 17),
+        (15, 1, 17),  # the heap has given something else back
+        (-3, 1, 17),
+    ],
+)
+def test_of_arrays_that_were_counted_lately_no_more_is_taken_off_than_may_have_come_since(heap, uncounted, growth):
+    assert judged_growth({ARRAYS: 17, HEAP: heap}, ARRAYS, uncounted) == growth
