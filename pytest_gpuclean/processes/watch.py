@@ -92,7 +92,8 @@ class ProcessWatch:
 
     def open(self, test: str) -> None:
         """Begin a test: what comes from now on is its own."""
-        self._leave_what_came_outside()
+        if self._only_in_windows:
+            self.look()
         self._is_open = True
         self._test = Starter(test)
         self._stack = [self._test]
@@ -134,7 +135,7 @@ class ProcessWatch:
         Returns:
             What was left, with what became of it.
         """
-        self._test.lives = self._is_open = False
+        self._test.lives = False
         found = self._look_everywhere() if thorough and self._may_have_slipped() else self.look()
         due = self._without_left_alone(self._due(found))
         if due:
@@ -143,7 +144,9 @@ class ProcessWatch:
         if due:
             release()
             due = self._wait_a_moment(due)
-        return self._end(due) if due else []
+        told = self._end(due) if due else []
+        self._is_open = False
+        return told
 
     def finish(self) -> list[LeftProcess]:
         """End the run: stop everything that it has started and that is not to be left alone."""
@@ -151,7 +154,7 @@ class ProcessWatch:
             starter.lives = False
         if os.getpid() != self.run.pid:
             return []
-        self._leave_what_came_outside()
+        self.look()
         due = self._without_left_alone(self._due(self._look_everywhere()))
         due = self._wait_a_moment(due) if due else []
         return self._end(due) if due else []
@@ -165,17 +168,13 @@ class ProcessWatch:
         Raises:
             ValueError: where it is no process of this run.
         """
-        for process in self.look():
-            if process.pid == pid and not process.is_zombie:
+        below: set[int] = set()
+        for process in self.look():  # parents come before their children
+            if process.parent_pid in below or (process.pid == pid and not process.is_zombie):
+                below.add(process.pid)
                 self._settled.add(process.key)
-                return
-        raise ValueError(f"{pid!r} is no process that this run has started")
-
-    def _leave_what_came_outside(self) -> None:
-        """Let go on what was started while no test was open, where such tests are none of this plugin's business."""
-        if self._only_in_windows and not self._is_open:
-            known = set(self._starters)
-            self._settled.update(process.key for process in self.look() if process.key not in known)
+        if not below:
+            raise ValueError(f"{pid!r} is no process that this run has started")
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -192,6 +191,14 @@ class ProcessWatch:
         self._book(found)
         if self.tier.subreaper:  # else orphans that live are not seen below
             self._forget_all_but(found)
+        return found
+
+    def _look_again(self, known: Iterable[OwnedProcess]) -> tuple[OwnedProcess, ...]:
+        """Look below the run, and at processes of its own that may not be below it."""
+        if os.getpid() != self.run.pid:
+            return ()
+        found = self._discovery.survey(process.pid for process in known)
+        self._book(found)
         return found
 
     def _may_have_slipped(self) -> bool:
@@ -230,13 +237,19 @@ class ProcessWatch:
         if place:
             self._places[process.key] = place
         test = place.rpartition(" (")[0]
-        if not test or test == self._test.name:
+        if not test or test == self._test.name or self._is_outside():
+            if self._is_outside():
+                self._settled.add(process.key)
             return self._stack[-1]
         # An orphan that is seen only now: from the time of an earlier test, or of a fixture that came up then.
         for other, other_place in self._places.items():
             if other_place == place and other in self._starters:
                 return self._starters[other]
         return Starter(test, lives=False)
+
+    def _is_outside(self) -> bool:
+        """Whether what comes up now is none of this plugin's business."""
+        return self._only_in_windows and not self._is_open and self._stack[-1] is self._test
 
     def _place_of(self, process: OwnedProcess) -> str:
         if not self._started_in:
@@ -301,11 +314,11 @@ class ProcessWatch:
 
     def _wait_a_moment(self, due: list[OwnedProcess]) -> list[OwnedProcess]:
         """Give what is on its way out the time for it; return what is still there."""
-        still_there = self._due(self.look())
+        still_there = self._due(self._look_again(due))
         if not still_there:
             return []
         _wait_for_ends(self.run, still_there, min(self._moment_seconds, self._settle_seconds))
-        still_there = self._due(self.look())
+        still_there = self._due(self._look_again(still_there))
         helped = len(still_there) < len(due)
         self._moment_seconds = _MOMENT_SECONDS[0] if helped else max(_MOMENT_SECONDS[1], self._moment_seconds / 2)
         return still_there
@@ -327,7 +340,7 @@ class ProcessWatch:
             started_by=lambda key: names.get(key, self._test.name),
             families=self._others_families,
         )
-        self._settle(told)
+        self._settle(told, due)
         return [*shut.values(), *told]
 
     def _shut_their_own_way(self, due: list[OwnedProcess]) -> dict[ProcessKey, LeftProcess]:
@@ -338,7 +351,7 @@ class ProcessWatch:
         begin = time.monotonic()
         shut_down(objects, min(_SHUT_DOWN_SECONDS, self._settle_seconds))
         del objects
-        alive = {process.key for process in self.look() if not process.is_zombie}
+        alive = {process.key for process in self._look_again(due) if not process.is_zombie}
         seconds = time.monotonic() - begin
         return {
             key: replace(left, ended_by="shut down", reason="", is_spared=False, seconds=seconds)
@@ -350,10 +363,10 @@ class ProcessWatch:
         starter = self._starters.get(key)
         return key in self._settled or (starter is not None and starter.lives)
 
-    def _settle(self, told: Iterable[LeftProcess]) -> None:
+    def _settle(self, told: Iterable[LeftProcess], due: Iterable[OwnedProcess]) -> None:
         """Let what could not be stopped, or is left alone, be told once."""
         alive = {left.pid for left in told if left.is_alive}
-        self._settled.update(process.key for process in self.look() if process.pid in alive)
+        self._settled.update(process.key for process in self._look_again(due) if process.pid in alive)
 
     def _left_running(self, process: OwnedProcess) -> LeftProcess:
         command, family = self._family_of(process)
