@@ -114,20 +114,17 @@ class Judge:
         share = self.ledger.test
         leaked: Bytes = {}
         for account in {*share, *climb.credits}:
-            split = judge(
-                judged_growth(share, account, climb.uncounted_bytes),
-                climb.credits.get(account, 0),
-                climb.unlooked.get(account, 0),
-                threshold,
-            )
+            growth = judged_growth(share, account, climb.uncounted_bytes, climb.heap_bytes)
+            # A count of arrays also shows what earlier tests kept since the last count.
+            uncounted = max(0, share.get(account, 0) - growth)
+            drift = climb.unlooked.get(account, 0) + uncounted
+            split = judge(growth, climb.credits.get(account, 0), drift, threshold)
             if split.kept_bytes < -threshold:
                 self.ledger.note_fall(account, -split.kept_bytes)
             elif account != HEAP:
                 if split.leaked_bytes:
                     leaked[account] = split.leaked_bytes
-                # A count of arrays also shows what earlier tests kept since the last count.
-                uncounted = share.get(account, 0) - judged_growth(share, account, climb.uncounted_bytes)
-                self.ledger.drift(account, split.kept_bytes + max(0, uncounted), is_looked_at=climb.has_looked)
+                self.ledger.drift(account, split.kept_bytes + uncounted, is_looked_at=climb.has_looked)
             elif not climb.counted:  # else the arrays have been counted: the rest is no tensor and set aside
                 self.ledger.drift(account, split.kept_bytes)
         return leaked

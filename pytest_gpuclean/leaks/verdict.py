@@ -35,7 +35,9 @@ def judge(growth_bytes: int, owned_bytes: int, drift_bytes: int, threshold_bytes
     return Split(leaked, kept - leaked) if leaked > threshold_bytes else Split(0, kept)
 
 
-def judged_growth(share: Bytes, account: Account, uncounted_bytes: int | None = None) -> int:
+def judged_growth(
+    share: Bytes, account: Account, uncounted_bytes: int | None = None, heap_bytes: int | None = None
+) -> int:
     """How much of a share can be put down to live objects.
 
     Args:
@@ -43,11 +45,12 @@ def judged_growth(share: Bytes, account: Account, uncounted_bytes: int | None = 
         account: which part of it.
         uncounted_bytes: how much of the arrays may have come between the last count of them and this window; None
             where that is long ago, so that all of them may.
+        heap_bytes: by how much the heap had grown when the arrays were first counted; that of the share by default.
     """
     size = share.get(account, 0)
     if account != ARRAYS or HEAP not in share:
         return size
-    heap = max(0, share[HEAP])
+    heap = max(0, share[HEAP] if heap_bytes is None else heap_bytes)
     # A heap that grew by even less has also given back something else, and says nothing of the arrays.
     tells = uncounted_bytes is None or heap >= size - uncounted_bytes
     return min(size, heap) if tells else size

@@ -791,6 +791,44 @@ def test_a_heap_that_gave_something_else_back_does_not_lessen_what_a_test_leaked
     assert world.close() == [("test", "test_x", "cpu", 16 * MiB)]
 
 
+def test_what_a_full_collection_frees_of_earlier_tests_does_not_lessen_what_a_test_leaked():
+    world = HostWorld()
+    kept = {}
+
+    class Documents:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            world.heap.in_use -= 6 * MiB
+
+    world.open()
+    world.heap.in_use += 6 * MiB
+    documents = Documents()
+    assert world.close() == []
+    for generation in range(3):
+        gc.collect(generation)
+    del documents
+    world.heap.in_use += 2 * MiB  # between tests: the last count of arrays is old
+    world.open()
+    world.put(kept, "a lot", 16 * MiB)
+    assert world.close(module=True) == [("test", "test_x", "cpu", 16 * MiB)]
+
+
+def test_what_an_earlier_test_added_to_a_fixture_below_the_threshold_excuses_nothing_of_a_leak():
+    world = HostWorld()
+    kept = {}
+    cache = world.values[1] = {}
+    world.open()
+    with world.engine.fixture_setup(1, "cache", "session"):
+        pass
+    world.put(cache, "batch", 512 * KiB)
+    assert world.close() == []
+    world.open()
+    world.put(kept, "a lot", 16 * MiB)
+    assert world.close() == [("test", "test_x", "cpu", 16 * MiB)]
+
+
 def test_what_tests_added_to_a_fixtures_value_has_gone_when_the_runner_drops_the_value():
     world = HostWorld()
     value = world.values[1] = {}
