@@ -131,7 +131,7 @@ class _Stopping:
             strays += target.is_stray
             if strays > _MOST_STRAYS_TOLD and target.is_stray and target.gone_at is not None:
                 continue
-            told.append(self._entry(target, started_by(key)))
+            told.append(target.entry(self._procfs, self._signalled_at, started_by(key)))
         return told
 
     def close(self) -> None:
@@ -236,6 +236,7 @@ class _Stopping:
 
     def _comes_of_a_target(self, process: OwnedProcess) -> bool:
         own = self._procfs.stat(self._pid)
+        self._procfs.wait_for_exec(process.pid)
         argv = self._procfs.argv(process.pid)
         if argv is None:
             return True  # gone again: what cannot be pinned any more is not signalled, and makes for another look
@@ -370,20 +371,6 @@ class _Stopping:
 
     def _living_pids(self) -> list[int]:
         return [target.process.pid for target in self._targets.values() if target.gone_at is None]
-
-    def _entry(self, target: Target, started_by: str) -> LeftProcess:
-        is_alive = target.gone_at is None
-        end = time.monotonic() if target.gone_at is None else target.gone_at
-        return LeftProcess(
-            pid=target.process.pid,
-            name=label(target.command, target.family),
-            command=command_line(target.command),
-            started_by=started_by,
-            ended_by=target.ended_by,
-            seconds=max(0.0, end - (self._signalled_at or end)),
-            ports=target.ports,
-            reason=target.why_alive(self._procfs, self._elapsed()) if is_alive else target.reason,
-        )
 
     def _untouched(
         self,

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.processes.command import command_line, label
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families.interface import Command, Family
 from pytest_gpuclean.processes.identity import Pin, Sent
@@ -18,7 +20,8 @@ FREEZE: int | None = getattr(signal, "SIGSTOP", None)
 CONTINUE: int | None = getattr(signal, "SIGCONT", None)
 TERM_GRACE_SECONDS = 1.5
 DEFAULT_GRACE_SECONDS = 2.0
-_WAKING_SECONDS = 0.005
+_WAKING_SECONDS = 0.05
+_WAKING_PAUSE_SECONDS = 0.00025
 DEFAULT_FIRST_SIGNAL = signal.SIGINT
 
 
@@ -117,7 +120,7 @@ class Target:
             self.pin.send(CONTINUE)
         end = time.monotonic() + _WAKING_SECONDS
         while (stat := procfs.stat(self.process.pid)) and stat.state != "S" and time.monotonic() < end:
-            time.sleep(_WAKING_SECONDS / 20)
+            time.sleep(_WAKING_PAUSE_SECONDS)
 
     @property
     def ended_by(self) -> str:
@@ -140,3 +143,24 @@ class Target:
         if stat is not None and stat.state == "D":
             return "it is in uninterruptible sleep (D): the kernel ends it once its input or output is done"
         return f"it had not ended {waited_seconds:.1f} s after the first signal"
+
+    def entry(self, procfs: Procfs, first_signal_at: float | None, started_by: str) -> LeftProcess:
+        """Write down what became of it.
+
+        Args:
+            procfs: where its state is read.
+            first_signal_at: when the first of all signals was sent, by the monotonic clock; None where none was.
+            started_by: the test or fixture.
+        """
+        end = time.monotonic() if self.gone_at is None else self.gone_at
+        seconds = max(0.0, end - (end if first_signal_at is None else first_signal_at))
+        return LeftProcess(
+            pid=self.process.pid,
+            name=label(self.command, self.family),
+            command=command_line(self.command),
+            started_by=started_by,
+            ended_by=self.ended_by,
+            seconds=seconds,
+            ports=self.ports,
+            reason=self.why_alive(procfs, seconds) if self.gone_at is None else self.reason,
+        )

@@ -69,6 +69,8 @@ def end_everything():
 
 def main():
     signal.alarm(SECONDS)
+    # A run in the background of a shell (`pytest &`) has it ignored, and so has everything that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     module, name = sys.argv[1:]
     try:
         getattr(importlib.import_module(module), name).inside()
