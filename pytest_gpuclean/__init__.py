@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from pytest_gpuclean.memory.interface import Probe as Probe
     from pytest_gpuclean.model import CleanupResult as CleanupResult
     from pytest_gpuclean.model import Leak as Leak
+    from pytest_gpuclean.model import LeftProcess as LeftProcess
     from pytest_gpuclean.model import Reading as Reading
     from pytest_gpuclean.model import Snapshot as Snapshot
     from pytest_gpuclean.model import StepResult as StepResult
     from pytest_gpuclean.model import Unavailable as Unavailable
+    from pytest_gpuclean.processes.families.interface import Family as Family
+    from pytest_gpuclean.processes.families.interface import Kind as Kind
 
 _HOMES = {
     "Cleaner": "cleanup.interface",
@@ -25,7 +28,10 @@ _HOMES = {
     "GpuCleanWarning": "errors",
     "Probe": "memory.interface",
     "CleanupResult": "model",
+    "Family": "processes.families.interface",
+    "Kind": "processes.families.interface",
     "Leak": "model",
+    "LeftProcess": "model",
     "Reading": "model",
     "Snapshot": "model",
     "StepResult": "model",
@@ -35,8 +41,11 @@ _HOMES = {
 __all__ = [
     "Cleaner",
     "CleanupResult",
+    "Family",
     "GpuCleanWarning",
+    "Kind",
     "Leak",
+    "LeftProcess",
     "Occasion",
     "Probe",
     "Reading",

@@ -173,6 +173,7 @@ class ProcessWatch:
             if process.parent_pid in below or (process.pid == pid and not process.is_zombie):
                 below.add(process.pid)
                 self._settled.add(process.key)
+                self.run.disown(process.key)
         if not below:
             raise ValueError(f"{pid!r} is no process that this run has started")
 
