@@ -25,13 +25,20 @@ def read_command(procfs: Procfs, pid: int, run_pid: int) -> Command:
     argv = procfs.argv(pid) or ()
     environ = procfs.environ(pid)
     found = {name: value for name in ENVIRON_NAMES if (value := value_in(environ, name)) is not None}
-    is_fork = bool(argv) and any(argv == procfs.argv(above) for above in {stat.parent_pid if stat else 0, run_pid})
+    image = procfs.image(pid)
+
+    def is_fork_of(other: int) -> bool:
+        return bool((image and image == procfs.image(other)) or (argv and argv == procfs.argv(other)))
+
+    is_of_run = is_fork_of(run_pid)
     return Command(
         argv=argv,
         name=stat.name if stat else "",
         executable=procfs.executable(pid) or "",
         environ=found,
-        is_fork=is_fork,
+        is_fork=is_of_run or is_fork_of(stat.parent_pid if stat else 0),
+        is_fork_of_run=is_of_run,
+        image=image,
     )
 
 

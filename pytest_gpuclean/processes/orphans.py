@@ -54,7 +54,7 @@ class OrphanWatch:
         # A copy of a worker has its pipe to this process: on SIGINT it would report an interrupt of the whole run.
         fork = Kind(name="forked process", matches=self._is_fork_of_worker, first_signal=signal.SIGTERM)
         self._families = (fork, *families)
-        self._worker_commands: set[tuple[str, ...]] = set()
+        self._worker_images: set[tuple[int, ...]] = set()
         self._started_in = started_in
         self._stops = stops
         self._workers: dict[int, Pin] = {}
@@ -75,7 +75,7 @@ class OrphanWatch:
             return
         with self._lock:
             self._workers[pinned.descriptor] = pinned
-            self._worker_commands.add(self.run.procfs.argv(pid) or ())
+            self._worker_images.add(self.run.procfs.image(pid))
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="gpuclean-workers", daemon=True)
             self._thread.start()
@@ -154,7 +154,7 @@ class OrphanWatch:
         )
 
     def _is_fork_of_worker(self, command: Command) -> bool:
-        return bool(command.argv) and command.argv in self._worker_commands
+        return bool(command.image) and command.image in self._worker_images
 
     def _not_below(self, asked: set[ProcessKey]) -> set[ProcessKey]:
         """List what runs below this process, without some of its children and what is below those."""

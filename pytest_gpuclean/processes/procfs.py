@@ -104,6 +104,18 @@ class Procfs:
         fields = data[data.rfind(b")") + 1 :].split(None, 20) if data else []
         return int(fields[19]) if len(fields) > 19 else None
 
+    def image(self, pid: int) -> tuple[int, ...]:
+        """Read where the program lies in memory: code, stack, arguments and environment.
+
+        A fork has the addresses of its parent, also after one of them has changed its title; a program that was
+        executed has others, as the kernel picks them at random. Empty where they are hidden.
+        """
+        data = self._read(f"{pid}/stat")
+        fields = data.rpartition(b")")[2].split() if data else []
+        # Counted from the state, which is the third field of stat(5).
+        found = tuple(int(fields[number - 3]) for number in (26, 28, 48, 50)) if len(fields) >= 48 else ()
+        return found if all(found) else ()
+
     def uids(self, pid: int) -> Uids | None:
         """Read the real and the effective user."""
         values = self._status_field(pid, b"Uid:")

@@ -23,7 +23,11 @@ class Command:
     environ: Mapping[str, str] = field(default_factory=dict)
     """Of its environment, the variables that a family may need: `ENVIRON_NAMES`."""
     is_fork: bool = False
-    """Whether it has the command line of its parent or of the run: forked, and nothing executed since."""
+    """Whether it is the program of its parent or of the run: forked, and nothing executed since."""
+    is_fork_of_run: bool = False
+    """Whether it is the program of the run itself: a copy of the whole test run, whatever title it has."""
+    image: tuple[int, ...] = ()
+    """Where its program lies in memory; empty where that is hidden."""
 
 
 ENVIRON_NAMES = ("GPUCLEAN_KEEP", "TMPDIR", "TEMP", "TMP", "SCCACHE_START_SERVER")

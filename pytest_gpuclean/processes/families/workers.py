@@ -81,7 +81,7 @@ DATA_WORKER = Kind(
 SPAWNED = Kind(name="multiprocessing worker", matches=_is_spawned, first_signal=signal.SIGTERM, goes_with_parent=True)
 FORKED = Kind(
     name="forked process",
-    matches=lambda command: command.is_fork and python_call(command) is not None,
+    matches=lambda command: command.is_fork_of_run or (command.is_fork and python_call(command) is not None),
     first_signal=signal.SIGTERM,
     goes_with_parent=True,
 )

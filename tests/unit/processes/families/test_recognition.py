@@ -196,3 +196,8 @@ def test_what_is_no_info_file_stays(tmp_path):
     os.symlink(tmp_path / "elsewhere", path)
     assert TENSORBOARD.after(stopped(tmp_path)) == ""
     assert (tmp_path / "elsewhere").exists()
+
+
+def test_a_copy_of_the_run_is_known_whatever_its_title_is():
+    retitled = Command(argv=("[pytest-xdist running] test_x.py",), is_fork=True, is_fork_of_run=True)
+    assert recognize(FAMILIES, retitled).name == "forked process"
