@@ -171,6 +171,17 @@ class Procfs:
         """Read the namespace of its ports."""
         return self._link(f"{pid}/ns/net")
 
+    def terminal(self, pid: int) -> int | None:
+        """Read the number of the controlling terminal; 0 where there is none."""
+        data = self._read(f"{pid}/stat")
+        fields = data.rpartition(b")")[2].split() if data else []
+        return int(fields[4]) if len(fields) > 4 else None
+
+    def cgroup(self, pid: int) -> str | None:
+        """Read the control groups, a line each: what a service manager starts has one of its own."""
+        data = self._read(f"{pid}/cgroup")
+        return None if data is None else data.decode(errors="surrogateescape")
+
     def boot_id(self) -> str:
         """Read the identity of this start of the system; empty where it is hidden."""
         return (self._read("sys/kernel/random/boot_id") or b"").decode().strip()

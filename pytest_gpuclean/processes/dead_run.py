@@ -1,0 +1,315 @@
+"""What a dead run left, and whether it can be told apart from what is the user's own by now.
+
+A tmux server that a test had started outlives the run, and so does its cookie: a user who works in that tmux starts an
+editor, or this very run, with the cookie of the dead one. A cookie alone is therefore believed only as long as nothing
+speaks against it. On doubt a process is told, and left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pytest_gpuclean.processes.command import command_line, read_command
+from pytest_gpuclean.processes.discovery import OwnedProcess, marked_pids
+from pytest_gpuclean.processes.families import families_with
+from pytest_gpuclean.processes.families.interface import Family, Kind, recognize
+from pytest_gpuclean.processes.identity import ProcessKey
+from pytest_gpuclean.processes.lineage import Link, ancestors_of, descendants_of, line_above
+from pytest_gpuclean.processes.ownership import Claim, Proof
+from pytest_gpuclean.processes.procfs import Procfs, Stat
+from pytest_gpuclean.processes.run_record import RunRecord
+
+_HOSTS = ("tmux server", "screen", "D-Bus", "Gradle daemon", "Bazel server")
+"""Families whose processes start what their user asks them to, long after the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is never touched by a sweep, and by nothing else that goes beyond the run's own."""
+
+    pid: int
+    """This process; what is below it is its own run's business."""
+    ancestors: tuple[ProcessKey, ...]
+    """Above this process, the nearest first."""
+    own: Claim | None = None
+    """What this process's own run is known by."""
+    living: tuple[RunRecord, ...] = ()
+    """Other runs that are alive."""
+
+    def living_run_of(self, procfs: Procfs, line: Iterable[ProcessKey]) -> RunRecord | None:
+        """Find the run, alive, that a process belongs to.
+
+        Args:
+            procfs: where to look.
+            line: the process, and those above it.
+        """
+        for key in line:
+            stat = procfs.stat(key.pid) if self.living else None
+            for record in self.living:
+                if key == record.key:
+                    return record
+                if stat is not None and stat.start_ticks == key.start_ticks and record.claim.prove(procfs, stat):
+                    return record
+        return None
+
+
+def look_around(procfs: Procfs, own: Claim | None, living: Iterable[RunRecord]) -> Surroundings:
+    """Find out what is never to be touched.
+
+    Args:
+        procfs: where to look.
+        own: of this process's own run, where it has begun.
+        living: the runs that are alive. Those inside of which this process is are left out: what is to be looked at
+            may well be inside of them too.
+    """
+    pid = os.getpid()
+    others = tuple(
+        record
+        for record in living
+        if own is None or not (own.cookie == record.claim.cookie or own.cookie.startswith(record.claim.cookie + "/"))
+    )
+    return Surroundings(pid=pid, ancestors=tuple(ancestors_of(procfs, pid)), own=own, living=others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A process that a dead run is proved to have left, with what may speak against it."""
+
+    process: OwnedProcess
+    terminal: int
+    cgroup: str
+    host: str
+    """What it is where it starts things for its user, such as `tmux server`; else empty."""
+    is_recorded: bool
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether more than a cookie speaks for it: the run itself has known it, or it is a fork of the run."""
+        return not self.host and (self.is_recorded or self.process.proof is Proof.OPEN_LEDGER)
+
+
+def find_doubts(candidates: Iterable[Candidate], record: RunRecord, inside_of: str = "") -> dict[ProcessKey, str]:
+    """Say of which processes it is not sure that they are no user's own by now, and why.
+
+    Args:
+        candidates: all that the run is proved to have left.
+        record: the run.
+        inside_of: the process by which this session itself is inside of what the run left; empty where it is not.
+    """
+    found = {candidate.process.pid: candidate for candidate in candidates}
+    doubts: dict[ProcessKey, str] = {}
+    for candidate in found.values():
+        elsewhere = _is_elsewhere(candidate, record)
+        if elsewhere:
+            doubts[candidate.process.key] = elsewhere
+            # Whoever works in that terminal would lose it with the server that it belongs to.
+            for above in _line_of(found, candidate):
+                doubts.setdefault(above.process.key, f"pid {candidate.process.pid} is below it: {elsewhere}")
+    doubts = {**dict(_doubts_of_cookies(found, record, inside_of)), **doubts}
+    for candidate in found.values():
+        for above in _line_of(found, candidate):
+            if above.process.key in doubts and candidate.process.key not in doubts:
+                doubts[candidate.process.key] = f"it is below pid {above.process.pid}: {doubts[above.process.key]}"
+    return doubts
+
+
+def _doubts_of_cookies(
+    found: Mapping[int, Candidate], record: RunRecord, inside_of: str
+) -> Iterator[tuple[ProcessKey, str]]:
+    """Doubt what nothing but its cookie speaks for, where the cookie has come to be in a user's hands."""
+    hosts = [candidate for candidate in found.values() if candidate.host or _is_elsewhere(candidate, record)]
+    first = min(hosts, key=lambda candidate: candidate.process.key.start_ticks, default=None)
+    for candidate in found.values():
+        key = candidate.process.key
+        line = [candidate, *_line_of(found, candidate)]
+        if candidate.process.proof is not Proof.COOKIE or candidate.host or any(each.is_sure for each in line):
+            continue
+        if inside_of:
+            yield key, f"this session itself was started from what that run left ({inside_of})"
+        elif first is not None and key.start_ticks >= first.process.key.start_ticks:
+            what = first.host or "a process of another session"
+            yield key, f"it started after {what} (pid {first.process.pid}), and a user may have started it from there"
+
+
+def _is_elsewhere(candidate: Candidate, record: RunRecord) -> str:
+    if candidate.is_recorded:
+        return ""
+    if candidate.terminal not in (0, record.terminal):
+        return "it is in another terminal than the run was"
+    return "it is in another control group than the run was" if candidate.cgroup != record.cgroup else ""
+
+
+def _line_of(found: Mapping[int, Candidate], candidate: Candidate) -> Iterator[Candidate]:
+    """Give what is above a candidate among the others, the nearest first."""
+    seen = {candidate.process.pid}
+    above = found.get(candidate.process.parent_pid)
+    while above is not None and above.process.pid not in seen:
+        yield above
+        seen.add(above.process.pid)
+        above = found.get(above.process.parent_pid)
+
+
+class DeadRun:
+    """Knows what a dead run left: the owner of it, for whoever stops it.
+
+    Args:
+        record: the run's ledger, which the caller holds locked.
+        surroundings: what is never touched.
+        procfs: where to look.
+        families: families of others, asked before our own.
+    """
+
+    def __init__(
+        self, record: RunRecord, surroundings: Surroundings, procfs: Procfs, families: tuple[Family, ...] = ()
+    ) -> None:
+        self.record = record
+        self.procfs = procfs
+        self.doubts: dict[ProcessKey, str] = {}
+        self.doubted: dict[ProcessKey, OwnedProcess] = {}
+        self._surroundings = surroundings
+        # SIGINT would raise KeyboardInterrupt in a copy of the whole test run, which then writes reports of its own.
+        fork = Kind(
+            name="forked process",
+            matches=lambda command: command_line(command) == record.command,
+            first_signal=signal.SIGTERM,
+            goes_with_parent=True,
+        )
+        self.others = (*families, fork)
+        """Families to be asked before our own."""
+        self.families = families_with(self.others)
+        self._inside = self._find_inside()
+
+    def survey(self, beyond: Iterable[int] = ()) -> tuple[OwnedProcess, ...]:
+        """Look at all of the user's processes, whatever is asked for: there is no tree that holds them together."""
+        claim = self.record.claim
+        pids = {*beyond, *marked_pids(self.procfs, claim.cookie), *(key.pid for key in claim.recorded)}
+        pids |= set(self._ledger_holders())
+        found: dict[int, OwnedProcess] = {}
+        for pid in pids:
+            process = self._look_at(pid)
+            if process is not None:
+                found[pid] = process
+                for stat in descendants_of(self.procfs, pid):
+                    below = None if stat.pid in found else self._look_at(stat.pid)
+                    if below is not None:
+                        found[below.pid] = below
+        candidates = [self._candidate(process) for process in found.values()]
+        inside_of = "" if self._inside is None else f"pid {self._inside.pid}"
+        self.doubts |= find_doubts(candidates, self.record, inside_of)
+        self.doubted |= {process.key: process for process in found.values() if process.key in self.doubts}
+        certain = [process for process in found.values() if process.key not in self.doubts]
+        return tuple(sorted(certain, key=lambda process: _depth(found, process)))
+
+    def prove(self, pid: int) -> Proof | None:
+        """Look for a proof that the dead run left this process, and that it is no user's own by now."""
+        if pid in {key.pid for key in self.doubts}:
+            return None
+        proof = self._prove(pid)
+        return None if proof is None or self._is_below_doubted(pid) else proof
+
+    def is_adopted(self, key: ProcessKey) -> bool:  # noqa: ARG002
+        """Say no: none of them is ever below this process."""
+        return False
+
+    def _look_at(self, pid: int) -> OwnedProcess | None:
+        proof = self._prove(pid)
+        stat = self.procfs.stat(pid) if proof else None
+        if stat is None or proof is None:
+            return None
+        return OwnedProcess(
+            key=ProcessKey(pid, stat.start_ticks),
+            parent_pid=stat.parent_pid,
+            proof=proof,
+            name=stat.name,
+            session_id=stat.session_id,
+            is_zombie=stat.state == "Z",
+        )
+
+    def _candidate(self, process: OwnedProcess) -> Candidate:
+        family = recognize(self.families, read_command(self.procfs, process.pid, 0))
+        return Candidate(
+            process=process,
+            terminal=self.procfs.terminal(process.pid) or 0,
+            cgroup=self.procfs.cgroup(process.pid) or "",
+            host=family.name if family and family.name in _HOSTS else "",
+            is_recorded=process.key in self.record.claim.recorded,
+        )
+
+    def _prove(self, pid: int) -> Proof | None:
+        stat = self.procfs.stat(pid)
+        if stat is None or pid in (1, self._surroundings.pid):
+            return None
+        line = line_above(self.procfs, stat, self._surroundings.pid)
+        if line is None or line.reaches_top:  # below this process: its own run's
+            return None
+        keys = (ProcessKey(pid, stat.start_ticks), *(link.key for link in line.above))
+        if keys[0] in self._surroundings.ancestors or self._is_spared(keys):
+            return None
+        proof = self.record.claim.prove(self.procfs, stat)
+        if proof is not None:
+            return proof
+        owned = self._is_below_owned(line.above)
+        # Once more: who was looked at in between was then the same that stands in the line.
+        return Proof.DESCENDANT if owned and line_above(self.procfs, stat, self._surroundings.pid) == line else None
+
+    def _is_spared(self, keys: tuple[ProcessKey, ...]) -> bool:
+        if any(key in self.record.kept or key == self._inside for key in keys):
+            return True
+        stat = self.procfs.stat(keys[0].pid)
+        own = self._surroundings.own
+        if own is not None and stat is not None and own.prove(self.procfs, stat):
+            return True
+        return self._surroundings.living_run_of(self.procfs, keys) is not None
+
+    def _is_below_owned(self, above: tuple[Link, ...]) -> bool:
+        for link in above:
+            if link.key in self._surroundings.ancestors:
+                return False
+            stat = self.procfs.stat(link.pid)
+            if stat and stat.start_ticks == link.start_ticks and self.record.claim.prove(self.procfs, stat):
+                return True
+        return False
+
+    def _is_below_doubted(self, pid: int) -> bool:
+        stat = self.procfs.stat(pid)
+        line = line_above(self.procfs, stat, self._surroundings.pid) if stat else None
+        return line is None or any(link.key in self.doubts for link in line.above)
+
+    def _find_inside(self) -> ProcessKey | None:
+        """Find the topmost of this process and those above it that the dead run is proved to have started.
+
+        Everything below it may be the user's, as this process is.
+        """
+        stat = self.procfs.stat(self._surroundings.pid)
+        here = ProcessKey(self._surroundings.pid, stat.start_ticks if stat else 0)
+        for key in (*self._surroundings.ancestors[::-1], here):
+            stat = self.procfs.stat(key.pid)
+            if stat is not None and self._started(stat):
+                return key
+        own = self._surroundings.own
+        return here if own is not None and own.cookie.startswith(self.record.claim.cookie + "/") else None
+
+    def _started(self, stat: Stat) -> bool:
+        claim = self.record.claim
+        # A cookie is enough here, also of somebody who runs as another user: it is a reason to spare, not to stop.
+        return claim.prove(self.procfs, stat) is not None or claim.bears_cookie(self.procfs.environ(stat.pid))
+
+    def _ledger_holders(self) -> Iterator[int]:
+        ledger = self.record.claim.ledger
+        if ledger is None:
+            return
+        for pid in self.procfs.pids():
+            if self.procfs.file_of(pid, ledger.descriptor) == (ledger.device, ledger.inode):
+                yield pid
+
+
+def _depth(found: Mapping[int, OwnedProcess], process: OwnedProcess) -> int:
+    seen = {process.pid}
+    above = found.get(process.parent_pid)
+    while above is not None and above.pid not in seen:
+        seen.add(above.pid)
+        above = found.get(above.parent_pid)
+    return len(seen)
