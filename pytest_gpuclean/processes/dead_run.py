@@ -185,8 +185,7 @@ class DeadRun:
     def survey(self, beyond: Iterable[int] = ()) -> tuple[OwnedProcess, ...]:
         """Look at all of the user's processes, whatever is asked for: there is no tree that holds them together."""
         claim = self.record.claim
-        pids = {*beyond, *marked_pids(self.procfs, claim.cookie), *(key.pid for key in claim.recorded)}
-        pids |= set(self._ledger_holders())
+        pids = {*beyond, *marked_pids(self.procfs, claim), *(key.pid for key in claim.recorded)}
         found: dict[int, OwnedProcess] = {}
         for pid in pids:
             process = self._look_at(pid)
@@ -296,14 +295,6 @@ class DeadRun:
         claim = self.record.claim
         # A cookie is enough here, also of somebody who runs as another user: it is a reason to spare, not to stop.
         return claim.prove(self.procfs, stat) is not None or claim.bears_cookie(self.procfs.environ(stat.pid))
-
-    def _ledger_holders(self) -> Iterator[int]:
-        ledger = self.record.claim.ledger
-        if ledger is None:
-            return
-        for pid in self.procfs.pids():
-            if self.procfs.file_of(pid, ledger.descriptor) == (ledger.device, ledger.inode):
-                yield pid
 
 
 def _depth(found: Mapping[int, OwnedProcess], process: OwnedProcess) -> int:
