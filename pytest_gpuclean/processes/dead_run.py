@@ -7,7 +7,6 @@ speaks against it. On doubt a process is told, and left alone.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,61 +16,14 @@ from pytest_gpuclean.processes.discovery import OwnedProcess, marked_pids
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Family, Kind, recognize
 from pytest_gpuclean.processes.identity import ProcessKey
-from pytest_gpuclean.processes.lineage import Link, ancestors_of, descendants_of, line_above
-from pytest_gpuclean.processes.ownership import Claim, Proof
+from pytest_gpuclean.processes.lineage import Link, descendants_of, line_above
+from pytest_gpuclean.processes.ownership import Proof
 from pytest_gpuclean.processes.procfs import Procfs, Stat
 from pytest_gpuclean.processes.run_record import RunRecord
+from pytest_gpuclean.processes.surroundings import Surroundings, depth_among
 
 _HOSTS = ("tmux server", "screen", "D-Bus", "Gradle daemon", "Bazel server")
 """Families whose processes start what their user asks them to, long after the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What is never touched by a sweep, and by nothing else that goes beyond the run's own."""
-
-    pid: int
-    """This process; what is below it is its own run's business."""
-    ancestors: tuple[ProcessKey, ...]
-    """Above this process, the nearest first."""
-    own: Claim | None = None
-    """What this process's own run is known by."""
-    living: tuple[RunRecord, ...] = ()
-    """Other runs that are alive."""
-
-    def living_run_of(self, procfs: Procfs, line: Iterable[ProcessKey]) -> RunRecord | None:
-        """Find the run, alive, that a process belongs to.
-
-        Args:
-            procfs: where to look.
-            line: the process, and those above it.
-        """
-        for key in line:
-            stat = procfs.stat(key.pid) if self.living else None
-            for record in self.living:
-                if key == record.key:
-                    return record
-                if stat is not None and stat.start_ticks == key.start_ticks and record.claim.prove(procfs, stat):
-                    return record
-        return None
-
-
-def look_around(procfs: Procfs, own: Claim | None, living: Iterable[RunRecord]) -> Surroundings:
-    """Find out what is never to be touched.
-
-    Args:
-        procfs: where to look.
-        own: of this process's own run, where it has begun.
-        living: the runs that are alive. Those inside of which this process is are left out: what is to be looked at
-            may well be inside of them too.
-    """
-    pid = os.getpid()
-    others = tuple(
-        record
-        for record in living
-        if own is None or not (own.cookie == record.claim.cookie or own.cookie.startswith(record.claim.cookie + "/"))
-    )
-    return Surroundings(pid=pid, ancestors=tuple(ancestors_of(procfs, pid)), own=own, living=others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +152,7 @@ class DeadRun:
         self.doubts |= find_doubts(candidates, self.record, inside_of)
         self.doubted |= {process.key: process for process in found.values() if process.key in self.doubts}
         certain = [process for process in found.values() if process.key not in self.doubts]
-        return tuple(sorted(certain, key=lambda process: _depth(found, process)))
+        return tuple(sorted(certain, key=lambda process: depth_among(found, process)))
 
     def prove(self, pid: int) -> Proof | None:
         """Look for a proof that the dead run left this process, and that it is no user's own by now."""
@@ -295,12 +247,3 @@ class DeadRun:
         claim = self.record.claim
         # A cookie is enough here, also of somebody who runs as another user: it is a reason to spare, not to stop.
         return claim.prove(self.procfs, stat) is not None or claim.bears_cookie(self.procfs.environ(stat.pid))
-
-
-def _depth(found: Mapping[int, OwnedProcess], process: OwnedProcess) -> int:
-    seen = {process.pid}
-    above = found.get(process.parent_pid)
-    while above is not None and above.pid not in seen:
-        seen.add(above.pid)
-        above = found.get(above.parent_pid)
-    return len(seen)

@@ -12,6 +12,7 @@ from pytest_gpuclean.processes.lineage import descendants_of
 from pytest_gpuclean.processes.ownership import Claim, Proof, Run
 from pytest_gpuclean.processes.procfs import Procfs, Stat
 
+_KTHREADD = 2
 _WALL = 0x40000000
 """Children that were made by clone(2) with another signal than SIGCHLD count too (Linux 4.7)."""
 
@@ -172,8 +173,20 @@ def marked_pids(procfs: Procfs, claim: Claim, known: Iterable[int] = ()) -> Iter
         start_ticks = procfs.start_ticks(pid) if pid not in passed_over else None
         if start_ticks is None or start_ticks < claim.start_ticks:
             continue
-        if claim.bears_cookie(procfs.environ(pid)) or claim.holds_ledger(procfs, pid):
+        environ = procfs.environ(pid)
+        if environ == b"":
+            environ = _environ_after_exec(procfs, pid)
+        if claim.bears_cookie(environ) or claim.holds_ledger(procfs, pid):
             yield pid
+
+
+def _environ_after_exec(procfs: Procfs, pid: int) -> bytes | None:
+    """Read the environment of a process that is just being executed; threads of the kernel never have one."""
+    stat = procfs.stat(pid)
+    if stat is None or stat.parent_pid == _KTHREADD:
+        return None
+    procfs.wait_for_exec(pid)
+    return procfs.environ(pid)
 
 
 def _owned_process(stat: Stat, proof: Proof) -> OwnedProcess:

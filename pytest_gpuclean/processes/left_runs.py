@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pytest_gpuclean.model import LeftProcess
 from pytest_gpuclean.processes.command import command_line, label, read_command
-from pytest_gpuclean.processes.dead_run import DeadRun, Surroundings, look_around
+from pytest_gpuclean.processes.dead_run import DeadRun
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families.interface import Family, recognize
 from pytest_gpuclean.processes.identity import ProcessKey
@@ -19,6 +19,7 @@ from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.processes.run_folder import folders_of
 from pytest_gpuclean.processes.run_record import RunRecord
 from pytest_gpuclean.processes.stop import stop
+from pytest_gpuclean.processes.surroundings import Surroundings, look_around
 
 _SHORTEST_STOP_SECONDS = 1.0
 

@@ -44,8 +44,12 @@ class OtherLedgers:
     living: list[RunRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What could not be believed, a line each."""
+    own_ids: list[str] = field(default_factory=list)
+    """Of the runs in this very process: its own, and those around it where pytest runs in pytest."""
     is_one_unknown: bool = False
     """Whether a run is alive whose ledger cannot be read: what is its own cannot be told from what a dead one left."""
+    is_one_refused: bool = False
+    """Whether a folder could not be believed: there may be runs alive that are not known."""
 
 
 @contextlib.contextmanager
@@ -64,6 +68,7 @@ def other_ledgers(procfs: Procfs, folders: Iterable[str], *, clear: bool) -> Ite
                 continue
             folder = held.enter_context(opened_folder(path, create=False))
             if isinstance(folder, NoLedger):
+                found.is_one_refused = True
                 found.notes.append(f"{folder.reason}: what killed runs left is not looked for there")
                 continue
             reader = _Reader(procfs, path, folder, found, held, clear=clear)
@@ -96,8 +101,11 @@ class _Reader:
         """Sort one file in. Whatever it is, it is never followed, never waited for, and never believed unread."""
         pid, dash, _ = name.removeprefix(UNPUBLISHED).partition("-")
         is_ours = name.startswith(UNPUBLISHED) or name.endswith(SUFFIX)
+        if not is_ours or not dash or not pid.isdecimal():
+            return
         # This process's own, or that of a run around it in the same process: to close it once would unlock it.
-        if not is_ours or not dash or not pid.isdecimal() or int(pid) == os.getpid():
+        if int(pid) == os.getpid():
+            self._found.own_ids.append(name.removeprefix(f"{pid}-").removesuffix(SUFFIX))
             return
         try:
             # Before it is opened: to open a device may do something.

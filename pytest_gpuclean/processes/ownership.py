@@ -31,6 +31,8 @@ class Proof(enum.Enum):
     """It holds the run's own descriptor of its ledger file: forked from the run, and never executed since."""
     RECORDED = "recorded"
     """It stands in the run's ledger, from a time when another proof held."""
+    NAMED = "named"
+    """It is not the run's own: the user has named it (`--gpu-host-wide`)."""
 
 
 @dataclass(frozen=True, slots=True)

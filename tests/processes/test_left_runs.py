@@ -138,7 +138,7 @@ ready(kept.pid, int(kept.said[0]), sleeper().pid)
     with Victim(code) as victim:
         victim.kill()
         told, _ = look()
-        assert victim.alive == [True, True, False]
+        assert victim.alive == [True, True, False], (victim.alive, told)
         assert set(told) == {victim.pids[2]}
 
 

@@ -24,6 +24,9 @@ key_of = lambda pid: ProcessKey(pid, Procfs().stat(pid).start_ticks)
 note = lambda pid, test="test_x": ledger.write([Seen(key=key_of(pid), label="x", started_by=test)])
 bare = {"PATH": os.environ["PATH"]}
 def ready(*pids):
+    # A child has no environment for up to 12 ms after Popen has returned where the machine is busy.
+    for pid in pids:
+        wait_for(lambda: Procfs().environ(pid) != b"")
     print("ready", *pids, flush=True)
     while True:
         signal.pause()
