@@ -177,4 +177,4 @@ def _report(cmd: Sequence[str], left: Iterable[LeftProcess], *, as_json: bool) -
     command = shorten(" ".join(cmd), 80)
     print(f"gpuclean: `{command}` left {len(told)} process{'es' * (len(told) != 1)}", file=sys.stderr)
     for process in told:
-        print(f"  {describe_left(process)}", file=sys.stderr)
+        print(f"  {describe_left(process)}\n    {process.command}", file=sys.stderr)

@@ -25,7 +25,7 @@ from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.settings import Settings
-from pytest_gpuclean.plugin.started import watch_processes, watch_workers
+from pytest_gpuclean.plugin.started import look_after_processes
 from pytest_gpuclean.plugin.telling import Telling
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.reports.terminal import leak_text
@@ -76,11 +76,7 @@ class RunHooks:
         gauge = Gauge(settings.watch, probes)
         telling.watch(gauge)
         families = tuple(self._gather("pytest_gpuclean_process_families", Family))
-        self._processes = watch_processes(config, settings, families)
-        workers = watch_workers(config, settings, families, telling)
-        if workers is not None:
-            config.pluginmanager.register(workers, "gpuclean-workers")
-        telling.watch_processes(self._processes)
+        self._started = look_after_processes(config, settings, families, telling)
         self.engine = Engine(
             gauge,
             settle_seconds=settings.settle_seconds,
@@ -88,7 +84,7 @@ class RunHooks:
             fixture_values=self._roots.values,
             opaque_packages=_RUNNER_PACKAGES,
             on_wait=telling.tell_wait,
-            processes=self._processes,
+            processes=self._started.watch if self._started else None,
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
 
@@ -142,21 +138,6 @@ class RunHooks:
             if told is not None:
                 tell_on(report, item, told)
         return report
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Stop what the run has started and nobody has ended: after Ctrl-C or `-x` no test's end has done it."""
-        if self._processes is None:
-            return
-        with self._guard:
-            left = self._processes.finish()
-            if left:
-                self._telling.add_last(TestRecord(test="the whole run", left=tuple(left)))
-
-    def pytest_unconfigure(self) -> None:
-        """Take back what was changed in this process for its children."""
-        if self._processes is not None:
-            self._processes.run.end()
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -243,6 +224,8 @@ class RunHooks:
             self.engine.do_not_judge()
         ending = Ending(module=ends_module(item, self._nextitem), session=self._nextitem is None)
         record = self.engine.close(ending, level, due)
+        if self._started is not None and level == "comprehensive" and ending.module and not ending.session:
+            self._started.stop_host_wide()
         if self._problems:
             record = dataclasses.replace(record, problems=(*record.problems, *self._problems))
             self._problems = []
@@ -282,8 +265,8 @@ class RunHooks:
 
     def disown(self, pid: int) -> None:
         """Let a process go on that a test has started."""
-        if self._processes is not None:
-            self._processes.disown(pid)
+        if self._started is not None and self._started.watch is not None:
+            self._started.watch.disown(pid)
 
     @contextmanager
     def no_leak(self, threshold: str | int | None, name: str) -> Iterator[None]:

@@ -24,7 +24,7 @@ class Option(NamedTuple):
     """Without dashes in front where it is an ini key alone."""
     metavar: str
     parser: str
-    """The function of `units` that reads it."""
+    """The function that reads it, such as `units.parse_size`."""
     default: str
     """As one would write it; the empty text where there is none."""
     help: str
@@ -45,7 +45,7 @@ OPTIONS = (
     Option(
         "--gpu-clean",
         "LEVEL",
-        "parse_choice",
+        "units.parse_choice",
         "off",
         "give memory back after tests: off, quick or comprehensive (default: off); "
         "off on the command line silences markers and fixtures too",
@@ -54,7 +54,7 @@ OPTIONS = (
     Option(
         "--gpu-clean-every",
         "SCOPE",
-        "parse_choice",
+        "units.parse_choice",
         "test",
         "when to clean: after each test, param (between the parametrized runs of a test), class, module or session "
         "(default: test)",
@@ -63,7 +63,7 @@ OPTIONS = (
     Option(
         "--gpu-leak",
         "MODE",
-        "parse_choice",
+        "units.parse_choice",
         "",
         "what a leak does: fail, warn, report or off (default, once the plugin is on: fail for device memory, warn "
         "for host memory that 'auto' chose to watch); on its own it turns the gate on without cleaning",
@@ -72,14 +72,14 @@ OPTIONS = (
     Option(
         "--gpu-leak-threshold",
         "SIZE",
-        "parse_size",
+        "units.parse_size",
         "1MiB",
         "the largest growth that passes, such as 64MiB, 1.5GB or 4096 (default: 1MiB)",
     ),
     Option(
         "--gpu-leak-watch",
         "WHAT",
-        "parse_choice",
+        "units.parse_choice",
         "auto",
         "which memory: auto (devices where the run has an accelerator, else host memory), device, host or all "
         "(default: auto)",
@@ -88,7 +88,7 @@ OPTIONS = (
     Option(
         "--gpu-leak-confirm",
         "N",
-        "parse_count",
+        "units.parse_count",
         "0",
         "how often to run a suspect again: growth in every run is a leak, growth in the first alone is told as "
         "kept once and does not fail (default: 0)",
@@ -96,30 +96,38 @@ OPTIONS = (
     Option(
         "--gpu-peak-limit",
         "SIZE",
-        "parse_size",
+        "units.parse_size",
         "",
         "fail a test whose peak of device memory is above this size (default: no limit)",
     ),
     Option(
         "--gpu-settle",
         "SECONDS",
-        "parse_seconds",
+        "units.parse_seconds",
         "10",
         "the upper bound of any wait for memory to come back or for processes to end (default: 10)",
     ),
     Option(
         "--gpu-processes",
         "MODE",
-        "parse_choice",
+        "units.parse_choice",
         "",
         "what is done about processes that a test leaves behind: kill, fail (kill, and fail the test), report or off "
         "(default, once the plugin is on: kill)",
         choices=PROCESSES,
     ),
     Option(
+        "--gpu-host-wide",
+        "NAMES",
+        "processes.selectors.parse_selectors",
+        "",
+        "what may be stopped although it is not the run's own, under --gpu-clean=comprehensive, at the start, the end "
+        "and after each module: tensorboard, ros2, port:N, script:NAME, with commas between (default: nothing)",
+    ),
+    Option(
         "gpu_subreaper",
         "SWITCH",
-        "parse_choice",
+        "units.parse_choice",
         "on",
         "adopt the orphans of what tests start, so that none slips away (Linux): on or off (default: on)",
         choices=SWITCH,

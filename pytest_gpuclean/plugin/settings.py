@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -11,6 +12,9 @@ from pytest_gpuclean import units
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.model import Level
 from pytest_gpuclean.plugin.options import OPTIONS, Option
+
+if TYPE_CHECKING:
+    from pytest_gpuclean.processes.selectors import Selector
 
 SETTINGS = pytest.StashKey["Settings"]()
 
@@ -32,6 +36,8 @@ class Settings(NamedTuple):
     processes: str | None = None
     """As it was said; None where it was not."""
     is_subreaper: bool = True
+    host_wide: tuple[Selector, ...] = ()
+    """What the user has named beyond the run's own."""
 
     @property
     def is_on(self) -> bool:
@@ -84,6 +90,7 @@ def read_settings(config: pytest.Config) -> Settings:
         settle_seconds=read("gpu_settle"),
         processes=read("gpu_processes"),
         is_subreaper=read("gpu_subreaper") == "on",
+        host_wide=read("gpu_host_wide") or (),
     )
 
 
@@ -111,4 +118,5 @@ def _read(config: pytest.Config, dest: str) -> Any:
 def _parse(option: Option, value: object, source: str) -> Any:
     if option.choices:
         return units.parse_choice(value, option.choices, source)
-    return getattr(units, option.parser)(value, source)
+    module, _, name = option.parser.rpartition(".")
+    return getattr(importlib.import_module(f"pytest_gpuclean.{module}"), name)(value, source)

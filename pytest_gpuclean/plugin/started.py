@@ -1,88 +1,152 @@
-"""The processes of a run, as pytest runs it: which process of the run looks after what."""
+"""The processes of a run, as pytest runs it: which process of the run looks after what, from its start to its end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import pytest
 
-from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.memory.interface import first_line
+from pytest_gpuclean.model import LeftProcess, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.settings import Settings
-from pytest_gpuclean.plugin.telling import Telling, is_controller
+from pytest_gpuclean.plugin.telling import Telling, is_controller, is_worker
 from pytest_gpuclean.processes.families.interface import Family
+from pytest_gpuclean.processes.host_wide import carry_out, plan
+from pytest_gpuclean.processes.ledger import Ledger, begin_run
+from pytest_gpuclean.processes.left_runs import sweep
 from pytest_gpuclean.processes.orphans import OrphanWatch
-from pytest_gpuclean.processes.ownership import Run
 from pytest_gpuclean.processes.watch import Mode, ProcessWatch
 
 STARTED_IN = "PYTEST_CURRENT_TEST"
 """Where pytest tells what it is at: `test_x.py::test_a (setup)`. What is started then inherits it."""
+_PLUGIN_NAME = "gpuclean-processes"
 
 
-def watch_processes(config: pytest.Config, settings: Settings, families: tuple[Family, ...]) -> ProcessWatch | None:
-    """Begin to look after the processes that tests start; None where nobody wants it, or no test runs here.
-
-    Args:
-        config: of this process.
-        settings: of the run.
-        families: kinds of processes beside the known ones.
-    """
-    mode = _mode(settings)
-    if mode is None or is_controller(config):
-        return None
-    return ProcessWatch(
-        Run(subreaper=settings.is_subreaper),
-        mode=mode,
-        settle_seconds=settings.settle_seconds,
-        families=families,
-        started_in=STARTED_IN,
-        only_in_windows=not settings.is_on,
-    )
-
-
-def watch_workers(
+def look_after_processes(
     config: pytest.Config, settings: Settings, families: tuple[Family, ...], telling: Telling
-) -> Workers | None:
-    """Begin to look after what workers leave that die; None where this process has none, or nobody wants it."""
-    mode = _mode(settings)
-    if mode is None or not is_controller(config):
-        return None
-    watch = OrphanWatch(
-        Run(subreaper=settings.is_subreaper),
-        settle_seconds=settings.settle_seconds,
-        families=families,
-        started_in=STARTED_IN,
-        stops=mode != "report",
-    )
-    return Workers(watch, telling)
-
-
-def _mode(settings: Settings) -> Mode | None:
+) -> Started | None:
+    """Begin to look after what this run starts, once; None where nobody wants it."""
     mode = settings.processes or "kill"
-    return None if mode == "off" or settings.silenced else cast("Mode", mode)
+    if mode == "off" or settings.silenced:
+        return None
+    started = Started(config, settings, cast("Mode", mode), families, telling)
+    config.pluginmanager.register(started, _PLUGIN_NAME)
+    return started
 
 
-class Workers:
-    """What the controller of pytest-xdist looks after."""
+class Started:
+    """What a process of the run has started: the tests here, or the workers of pytest-xdist."""
 
-    def __init__(self, watch: OrphanWatch, telling: Telling) -> None:
-        self._watch = watch
+    def __init__(
+        self, config: pytest.Config, settings: Settings, mode: Mode, families: tuple[Family, ...], telling: Telling
+    ) -> None:
+        self._settings = settings
+        self._mode = mode
+        self._families = families
         self._telling = telling
+        self._reaches_out = not is_worker(config)
+        """Whether this process looks beyond the run: one alone does."""
+        self.run, ledger = begin_run(subreaper=settings.is_subreaper)
+        self._ledger = ledger if isinstance(ledger, Ledger) else None
+        if not isinstance(ledger, Ledger):
+            telling.gaps["what a killed run leaves"] = ledger.reason
+        if self.run.tier.limits:
+            telling.gaps["processes"] = "; ".join(self.run.tier.limits)
+        self.watch = None if is_controller(config) else self._watch_tests()
+        self._orphans = self._watch_workers() if is_controller(config) else None
+        if settings.is_on and self._reaches_out:
+            self._attempt("the sweep of killed runs", self._sweep)
+
+    def stop_host_wide(self) -> None:
+        """Stop what the user has named, where it may be."""
+        if self._settings.host_wide and self._reaches_out and self._settings.level == "comprehensive":
+            self._attempt("--gpu-host-wide", self._stop_named)
+
+    # -- hooks --------------------------------------------------------------------------------------------------
+
+    def pytest_sessionstart(self) -> None:
+        """Stop what the user has named before the first test."""
+        self.stop_host_wide()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
         """Watch a worker that has come up."""
         pid = retention.worker_pid(node)
-        if pid is not None:
-            self._watch.add_worker(pid)
+        if self._orphans is not None and pid is not None:
+            self._orphans.add_worker(pid)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Tell what dead workers have left, once the others have ended."""
-        left = self._watch.finish()
-        if left:
-            self._telling.add_last(TestRecord(test="a worker that died", left=tuple(left)))
+        """Stop what nobody has ended: after Ctrl-C or `-x` no test's end has done it, and a dead worker cannot."""
+        self._attempt("the end of the run", self._finish)
+        self.stop_host_wide()
 
     def pytest_unconfigure(self) -> None:
         """Take back what was changed in this process for its children."""
-        self._watch.run.end()
+        self.run.end()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _watch_tests(self) -> ProcessWatch:
+        return ProcessWatch(
+            self.run,
+            mode=self._mode,
+            settle_seconds=self._settings.settle_seconds,
+            families=self._families,
+            started_in=STARTED_IN,
+            only_in_windows=not self._settings.is_on,
+            ledger=self._ledger,
+        )
+
+    def _watch_workers(self) -> OrphanWatch:
+        return OrphanWatch(
+            self.run,
+            settle_seconds=self._settings.settle_seconds,
+            families=self._families,
+            started_in=STARTED_IN,
+            stops=self._mode != "report",
+        )
+
+    def _finish(self) -> None:
+        if self.watch is not None:
+            self._tell("the whole run", self.watch.finish())
+        if self._orphans is not None:
+            self._tell("a worker that died", self._orphans.finish())
+
+    def _sweep(self) -> None:
+        swept = sweep(
+            self.run.claim,
+            settle_seconds=self._settings.settle_seconds,
+            report_only=self._mode == "report",
+            families=self._families,
+        )
+        for note in swept.notes:
+            self._telling.gaps[f"a ledger of another run: {note}"] = "it is not believed"
+        for left in swept.runs:
+            self._tell("a killed run", left.processes)
+
+    def _stop_named(self) -> None:
+        planned = plan(self._settings.host_wide, self.run.claim, families=self._families)
+        left = carry_out(
+            planned,
+            self.run.claim,
+            tell=lambda line: self._telling.tell_line(f"--gpu-host-wide: {line}"),
+            settle_seconds=self._settings.settle_seconds,
+            families=self._families,
+        )
+        self._tell("--gpu-host-wide", left)
+
+    def _tell(self, whose: str, left: Iterable[LeftProcess]) -> None:
+        left = tuple(left)
+        if left:
+            self._telling.add_last(TestRecord(test=whose, left=left))
+
+    def _attempt(self, what: str, does: Callable[[], None]) -> None:
+        try:
+            does()
+        except Exception as error:  # trouble of our own never ends a run
+            self._telling.gaps[what] = first_line(error)

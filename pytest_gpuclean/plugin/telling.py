@@ -11,7 +11,6 @@ import pytest
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.model import RunReport, TestRecord
 from pytest_gpuclean.plugin.settings import Settings
-from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
 from pytest_gpuclean.units import format_size
 
@@ -44,7 +43,6 @@ class Telling:
         self._processes = 0
         self._gauge: Gauge | None = None
         self._usage_error = ""
-        self._processes_watched: ProcessWatch | None = None
         self._last: list[TestRecord] = []
         """What came at the end of the run, in this process and in its workers."""
         self._attempts: dict[str, list[TestRecord]] = {}
@@ -58,12 +56,6 @@ class Telling:
         self._gauge = gauge
         self.gaps = gauge.unavailable
 
-    def watch_processes(self, watch: ProcessWatch | None) -> None:
-        """Tell what this process can see and do of others."""
-        self._processes_watched = watch
-        if watch is not None and watch.tier.limits:
-            self.gaps.setdefault("processes", "; ".join(watch.tier.limits))
-
     def add_last(self, record: TestRecord) -> None:
         """Take in what came after the last test."""
         self._last.append(record)
@@ -71,10 +63,14 @@ class Telling:
 
     def tell_wait(self, what: str) -> None:
         """Say what a long wait is for."""
+        self.tell_line(f"waiting for {what}")
+
+    def tell_line(self, text: str) -> None:
+        """Print a line at once, in the middle of the run."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
-            terminal.write_line(f"gpuclean: waiting for {what}")
+            terminal.write_line(f"gpuclean: {text}")
 
     def pytest_report_header(self) -> str | None:
         """Say what this run does."""
@@ -154,6 +150,10 @@ def _header_parts(settings: Settings) -> list[str]:
     if settings.processes is not None or settings.is_on:
         done = {"kill": "stopped", "fail": "stopped, and fail their test", "report": "reported", "off": "left"}
         parts.append(f"processes left behind are {done[settings.processes or 'kill']}")
+    if settings.host_wide:
+        names = ", ".join(map(str, settings.host_wide))
+        needs = "" if settings.level == "comprehensive" else " (not now: that takes --gpu-clean=comprehensive)"
+        parts.append(f"beyond the run's own: {names} stopped{needs}")
     if settings.peak_limit_bytes is not None:
         parts.append(f"peaks over {format_size(settings.peak_limit_bytes)} fail")
     watched = {

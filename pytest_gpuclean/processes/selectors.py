@@ -12,10 +12,10 @@ from pytest_gpuclean.processes.families.robots import COMMAND, DAEMON, LAUNCH, N
 from pytest_gpuclean.processes.families.shapes import python_call
 from pytest_gpuclean.processes.families.tensorboard import TENSORBOARD
 
-Kind = Literal["tensorboard", "ros2", "port", "script", "drop-caches", "gpu-reset"]
+Kind = Literal["tensorboard", "ros2", "port", "script"]
 
-_PLAIN = ("tensorboard", "ros2", "drop-caches", "gpu-reset")
-_RIGHT = "write tensorboard, ros2, port:N, script:NAME, drop-caches or gpu-reset, with commas between"
+_PLAIN = ("tensorboard", "ros2")
+_RIGHT = "write tensorboard, ros2, port:N or script:NAME, with commas between"
 # Not Gazebo: it is used without ROS 2 as well. One that a launch has started goes with the launch.
 _ROS2 = (LAUNCH, NODE, DAEMON, COMMAND)
 

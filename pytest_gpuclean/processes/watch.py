@@ -15,8 +15,10 @@ from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
 from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
+from pytest_gpuclean.processes.ledger import Ledger
 from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, shut_down
 from pytest_gpuclean.processes.ownership import Run
+from pytest_gpuclean.processes.run_record import Seen
 from pytest_gpuclean.processes.stop import stop
 from pytest_gpuclean.processes.tier import Tier
 
@@ -50,6 +52,7 @@ class ProcessWatch:
         families: families of others, asked before our own.
         started_in: the environment variable in which the runner tells what it is at, inherited by what is started
             then; empty where there is none.
+        ledger: where what runs is written down, for whoever comes after this run was killed.
         only_in_windows: whether tests that are not opened here are none of its business.
     """
 
@@ -62,6 +65,7 @@ class ProcessWatch:
         families: tuple[Family, ...] = (),
         started_in: str = "",
         only_in_windows: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.run = run
         self._mode = mode
@@ -70,6 +74,8 @@ class ProcessWatch:
         self._families = families_with(families)
         self._only_in_windows = only_in_windows
         self._is_open = False
+        self._ledger = ledger
+        self._written: dict[ProcessKey, Seen] = {}
         self._started_in = started_in
         self._discovery = Discovery(run)
         self._starters: dict[ProcessKey, Starter] = {}
@@ -174,6 +180,8 @@ class ProcessWatch:
                 below.add(process.pid)
                 self._settled.add(process.key)
                 self.run.disown(process.key)
+        if self._ledger is not None:
+            self._ledger.keep(self._settled)
         if not below:
             raise ValueError(f"{pid!r} is no process that this run has started")
 
@@ -217,9 +225,19 @@ class ProcessWatch:
     def _book(self, found: Iterable[OwnedProcess]) -> None:
         here = {process.key: process for process in found}
         by_pid = {process.pid: process.key for process in here.values()}
-        for process in here.values():
-            if process.key not in self._starters:
-                self._starters[process.key] = self._starter_of(process, by_pid)
+        new = [process for process in here.values() if process.key not in self._starters]
+        for process in new:
+            self._starters[process.key] = self._starter_of(process, by_pid)
+        if new and self._ledger is not None:
+            self._write_down(self._ledger, here, new)
+
+    def _write_down(self, ledger: Ledger, here: Mapping[ProcessKey, OwnedProcess], new: Iterable[OwnedProcess]) -> None:
+        self._written = {key: seen for key, seen in self._written.items() if key in here}
+        for process in new:
+            command, family = self._family_of(process)
+            name = self._starters[process.key].name
+            self._written[process.key] = Seen(key=process.key, label=label(command, family), started_by=name)
+        ledger.write(self._written.values())
 
     def _forget_all_but(self, found: Iterable[OwnedProcess]) -> None:
         for key in self._starters.keys() - {process.key for process in found}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_gpuclean.model import CleanupResult, Leak, LeftProcess, RunReport, TestRecord
+from pytest_gpuclean.reports.processes import describe_left
 from pytest_gpuclean.units import format_seconds, format_size
 
 _MOST_LEFT_TOLD = 10
@@ -68,28 +69,11 @@ def _left_text(starter: str, left: Sequence[LeftProcess]) -> str:
         fact = f"{count}{' of' if starter else ''} {starter} cannot be stopped".replace("  ", " ")
     lines = [f"gpuclean: {fact}"]
     for process in left[:_MOST_LEFT_TOLD]:
-        lines += [f"  {left_line(process)}", f"    {process.command}"]
+        lines += [f"  {describe_left(process)}", f"    {process.command}"]
     if len(left) > _MOST_LEFT_TOLD:
         lines.append(f"  and {len(left) - _MOST_LEFT_TOLD} more")
     lines.append("  end them in the test or in a fixture's teardown, or let one go on: gpu_clean.disown(pid)")
     return "\n".join(lines)
-
-
-def left_line(process: LeftProcess) -> str:
-    """One process that was left, and what became of it."""
-    ports = (
-        f", port{'s' if len(process.ports) > 1 else ''} {', '.join(map(str, process.ports))}" if process.ports else ""
-    )
-    parts = [f"{process.name} (pid {process.pid}{ports})"]
-    if process.ended_by == "itself":
-        parts.append("went by itself")
-    elif process.ended_by == "shut down":
-        parts.append(f"shut down with its pool after {format_seconds(process.seconds)}")
-    elif process.ended_by:
-        parts.append(f"ended by {process.ended_by} after {format_seconds(process.seconds)}")
-    elif process.is_unkillable:
-        parts.append("is still alive")
-    return ": ".join(filter(None, [", ".join(parts), process.reason]))
 
 
 def _source_line(leak: Leak) -> str:
@@ -146,7 +130,7 @@ def _record_lines(record: TestRecord) -> Iterator[str]:
     for process in record.left[:_MOST_LEFT_TOLD]:
         word = "ALIVE" if process.is_unkillable else "LEFT" if process.is_spared else "STOPPED"
         starter = "" if process.started_by in ("", record.test) else f", started by {process.started_by}"
-        yield f"{word} {record.test}: {left_line(process)}{starter}"
+        yield f"{word} {record.test}: {describe_left(process)}{starter}"
         yield f"  {process.command}"
     if len(record.left) > _MOST_LEFT_TOLD:
         yield f"STOPPED {record.test}: {len(record.left) - _MOST_LEFT_TOLD} more processes"

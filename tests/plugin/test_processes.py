@@ -78,7 +78,7 @@ def test_what_a_test_leaves_is_stopped_and_told(world):
     assert not world.is_alive("left")
     stopped = [line for line in section(result).splitlines() if line.startswith("STOPPED")]
     assert len(stopped) == 1
-    assert re.match(r"STOPPED test_it.py::test_leaves: sleep \(pid \d+\), ended by SIGINT after ", stopped[0])
+    assert re.match(r"STOPPED test_it.py::test_leaves: sleep \(pid \d+\): ended by SIGINT after ", stopped[0])
 
 
 def test_fail_fails_the_test_that_left_it_and_keeps_its_own_failure(world):
@@ -399,7 +399,7 @@ def test_a_family_of_others_is_stopped_its_own_way(world):
     result = world.go()
     result.assert_outcomes(passed=1)
     assert re.search(
-        r"STOPPED .*quiet server \(pid \d+\), ended by SIGUSR1 after .*: its file is gone", section(result)
+        r"STOPPED .*quiet server \(pid \d+\): ended by SIGUSR1 after .*; its file is gone", section(result)
     )
     assert "pytest_gpuclean_process_families: str is no Family" in section(result)
 
