@@ -11,6 +11,7 @@ from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
+from pytest_gpuclean.processes.families.shapes import program
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.lineage import ancestors_of, descendants_of, line_above
 from pytest_gpuclean.processes.other_ledgers import OtherLedgers, other_ledgers
@@ -223,6 +224,8 @@ class _Planner:
         is_unsure = self.ledgers.is_one_unknown or self.ledgers.is_one_refused
         if is_unsure and self.procfs.environ_value(stat.pid, COOKIE):
             return "it may belong to a run that is alive, whose ledger cannot be believed"
+        if program(command) == "systemd":  # it listens for the services that it starts on demand
+            return "it manages the user's session"
         family = recognize(self.families, command)
         return family.left_alone if family and family.left_alone and not family.until_run_ends else ""
 

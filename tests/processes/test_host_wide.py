@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from processes.alone import alone, skip
-from processes.starting import end, is_alive, standin, until_ready, wait_for
+from processes.starting import STANDINS, end, is_alive, standin, until_ready, wait_for
 from processes.victims import FOLDER, Victim
 from pytest_gpuclean.processes.host_wide import carry_out, plan
 from pytest_gpuclean.processes.identity import ProcessKey
@@ -202,6 +202,16 @@ def test_a_web_server_is_no_tensorboard_whatever_its_port_and_its_folder_are():
     named = {each.key.pid for each in find(["tensorboard", "ros2", "script:tensorboard"]).named}
     assert server.pid not in named
     assert find("port:1").named == ()
+
+
+@alone
+def test_a_holder_that_manages_the_session_is_left():
+    code = (STANDINS / "listener.py").read_text()
+    manager = start(["systemd", "-c", code, "0"])
+    planned = find(f"port:{manager.said[0]}")
+    assert [named.spared for named in planned.named] == ["it manages the user's session"]
+    stop(planned)
+    assert is_alive(manager.pid)
 
 
 def listener_of_uid_12345():
