@@ -142,11 +142,10 @@ class Judge:
     ) -> Iterator[tuple[FixtureShare, Bytes]]:
         """Judge the fixtures that came to their end in this window; give what each did not give back."""
         ended = list(self.ledger.ended)
-        for share in ended:
-            if HEAP in share.held and share.held[HEAP] - share.fallen.get(HEAP, 0) <= threshold:
-                self.ledger.expect_returned(share.held)
         climb = Climb(self, [share.held for share in ended], threads)
         climb.run(lambda: [a for s in ended for a in not_returned(s, climb, threshold)], let_go)
+        for share in ended if not climb.counted else ():  # the heap says that it is back, by now
+            self.ledger.expect_returned(share.held)
         for share in ended:
             leaked: Bytes = {}
             for account in list(share.held):

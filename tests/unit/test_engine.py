@@ -842,6 +842,20 @@ def test_what_tests_added_to_a_fixtures_value_has_gone_when_the_runner_drops_the
     assert world.close(module=True) == []
 
 
+def test_a_fixture_that_was_only_given_back_on_a_doubt_does_not_hide_the_next_leak():
+    world = HostWorld()
+    value = world.values[1] = {}
+    kept = {}
+    world.open(let_go=lambda everything: world.drop(value, "weights") if everything else None)
+    with world.engine.fixture_setup(1, "model", "module"):
+        world.put(value, "weights", 16 * MiB)
+    world.engine.fixture_release(1, in_teardown=True)
+    assert world.close(module=True) == []
+    world.open()
+    world.put(kept, "a lot", 16 * MiB)
+    assert world.close() == [("test", "test_x", "cpu", 16 * MiB)]
+
+
 def test_what_tests_added_to_a_fixtures_value_is_its_leak_where_it_stays():
     world = HostWorld()
     value = world.values[1] = {}
