@@ -9,17 +9,18 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from pytest_gpuclean.cleanup import CLEANERS
+from pytest_gpuclean.cleaning import Cleaning
 from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
-from pytest_gpuclean.cleanup.runner import run_cleanup
 from pytest_gpuclean.cleanup.settle import ThreadWatch
+from pytest_gpuclean.ends import leaks_of_ends
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
-from pytest_gpuclean.memory.gauge import Gauge, held, in_use
+from pytest_gpuclean.memory.gauge import Gauge, held
 from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
 from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import (
@@ -73,8 +74,7 @@ class Engine:
         self.gauge = gauge
         self.processes = processes
         self.ledger = Ledger()
-        self._cleaners = list(cleaners) if cleaners is not None else [cleaner() for cleaner in CLEANERS]
-        self._extra_cleaners: list[Cleaner] = []
+        self._cleaning = Cleaning(partial(self._read, edge=False), cleaners)
         self._threshold_bytes = threshold_bytes
         self._window: Window | None = None
         self._watches_host = False
@@ -92,7 +92,7 @@ class Engine:
 
     def add_cleaners(self, cleaners: Iterable[Cleaner]) -> None:
         """Add steps that run before the known ones."""
-        self._extra_cleaners += cleaners
+        self._cleaning.add(cleaners)
 
     # -- the flow of a test -------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Engine:
             The seconds that were spent on the window; None where it stays open, as it takes a `close`.
         """
         window = self._window
-        if window is None or self._extra_cleaners:
+        if window is None or self._cleaning.has_extra:
             return None
         begin = time.perf_counter()
         if self.processes is not None and not self.processes.is_quiet():
@@ -241,7 +241,8 @@ class Engine:
         if not window.is_judged:
             self._finish_test(window)
         if window.terms.judges:
-            self._judge_ends(window, ending)
+            window.has_acted |= ending.module or ending.session or bool(self.ledger.ended)
+            window.leaks += leaks_of_ends(self._judge, window, ending)
         end = self._read(edge=edge) if window.has_acted else window.latest
         window.given_back_bytes += given_back(snapshot, end)
         record = self._put_away(window, begin)
@@ -307,7 +308,8 @@ class Engine:
     def clean(self, level: Level) -> CleanupResult:
         """Run a cleanup by hand, in the middle of a test."""
         with self._timed():
-            result, end = self._run(self._steps(()), Occasion(level=level), self._book())
+            begin = self._book()
+            result, end = self._cleaning.run(Occasion(level=level), begin) or (CleanupResult(level=level), begin)
             self._resting = None
             self.ledger.book(held(end))
             if self._window is not None:
@@ -316,7 +318,7 @@ class Engine:
 
     def run_step(self, cleaner: Cleaner) -> None:
         """Run a single step, before the window's judgement."""
-        result, _ = self._run([cleaner], Occasion(level="quick"), self._read(edge=False))
+        result, _ = self._cleaning.run_steps([cleaner], Occasion(level="quick"), self._read(edge=False))
         if self._window is not None:
             self._window.cleanups.append(result)
 
@@ -385,25 +387,11 @@ class Engine:
             allocated=has_allocated(window.begin, snapshot),
             boundary=ending.module or ending.session,
         )
-        idle = not (occasion.moved or occasion.thorough or (occasion.comprehensive and occasion.allocated))
-        if idle and not (first or self._extra_cleaners):
-            return
-        result, end = self._run(self._steps(first), occasion, window.latest)
-        self._book_given_back(window, end)
-        window.cleanups.append(result)
-
-    def _steps(self, first: Sequence[Cleaner]) -> list[Cleaner]:
-        return [*first, *self._extra_cleaners, *self._cleaners]
-
-    def _run(self, steps: Sequence[Cleaner], occasion: Occasion, begin: Snapshot) -> tuple[CleanupResult, Snapshot]:
-        end = begin
-
-        def read() -> dict[str, int]:
-            nonlocal end
-            end = self._read(edge=False)
-            return in_use(end)
-
-        return run_cleanup(steps, occasion, in_use(begin), read), end
+        done = self._cleaning.run(occasion, window.latest, first)
+        if done is not None:
+            result, end = done
+            self._book_given_back(window, end)
+            window.cleanups.append(result)
 
     def _finish_test(self, window: Window, *, may_wait: bool = False) -> None:
         if window.terms.judges:
@@ -421,32 +409,6 @@ class Engine:
             leak("test", window.test, account, size, window.terms.threshold_bytes) for account, size in found.items()
         ]
         return True
-
-    def _judge_ends(self, window: Window, ending: Ending) -> None:
-        window.has_acted |= ending.module or ending.session or bool(self.ledger.ended)
-        terms = window.terms
-        threshold = terms.threshold_bytes if terms.scope_threshold_bytes is None else terms.scope_threshold_bytes
-        for share, found in self._judge.judge_ended_fixtures(threshold, window.let_go, window.threads):
-            window.leaks += [
-                leak("fixture", share.name, account, size, threshold, scope=share.scope)
-                for account, size in found.items()
-            ]
-        if ending.module:
-            drift = self.ledger.modules[window.module]
-            found = self._judge.judge_drift(drift, threshold, window.let_go, window.threads)
-            window.leaks += [
-                leak("module", window.module, account, size, threshold, tests=drift.tests)
-                for account, size in found.items()
-            ]
-            if found:
-                drift.tests = 0
-        if ending.session:
-            drift = self.ledger.session
-            found = self._judge.judge_drift(drift, threshold, window.let_go, window.threads)
-            window.leaks += [
-                leak("session", "the whole run", account, size, threshold, tests=drift.tests)
-                for account, size in found.items()
-            ]
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
