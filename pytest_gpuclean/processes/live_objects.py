@@ -32,6 +32,11 @@ class _Kind(NamedTuple):
     shut: Callable[[Any], object] | None = None
 
 
+def _shut_loader(loader: Any) -> None:
+    iterator, loader._iterator = loader._iterator, None
+    iterator._shutdown_workers()
+
+
 def _pids_of(processes: Iterable[Any]) -> list[int | None]:
     return [process.pid for process in processes]
 
@@ -55,6 +60,8 @@ _KINDS = (
         lambda value: _pids_of(value._workers),
         lambda value: value._shutdown_workers(),
     ),
+    # Beside its iterator: it would hand the dead one out again.
+    _Kind("torch.utils.data.dataloader", "DataLoader", lambda value: _pids_of(value._iterator._workers), _shut_loader),
     _Kind("asyncio.base_subprocess", "BaseSubprocessTransport", lambda value: [value.get_pid()]),
     _Kind("pexpect.pty_spawn", "spawn", lambda value: [value.pid]),
 )

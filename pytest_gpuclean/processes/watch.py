@@ -6,10 +6,11 @@ import os
 import select
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.processes.blame import Blame, Starter
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families import families_with
@@ -30,16 +31,6 @@ _POLL_WITHOUT_PIDFD_SECONDS = 0.01
 Mode = Literal["kill", "fail", "report"]
 HeldBy = Callable[[list[object]], Mapping[int, int]]
 """Tells which of some objects (by `id`) the value of a live fixture holds, and the fixture's key."""
-
-
-@dataclass(slots=True, eq=False)
-class Starter:
-    """A test or a fixture, in whose time processes came."""
-
-    name: str
-    """As it is told: the test, or `fixture 'server' (module scope)`."""
-    lives: bool = True
-    """Whether what it started may go on."""
 
 
 class ProcessWatch:
@@ -72,20 +63,11 @@ class ProcessWatch:
         self._settle_seconds = settle_seconds
         self._others_families = families
         self._families = families_with(families)
-        self._only_in_windows = only_in_windows
-        self._is_open = False
         self._ledger = ledger
         self._written: dict[ProcessKey, Seen] = {}
-        self._started_in = started_in
         self._discovery = Discovery(run)
-        self._starters: dict[ProcessKey, Starter] = {}
-        self._settled: set[ProcessKey] = set()
-        """What goes on: disowned by the test, left alone, or told already."""
-        self._fixtures: dict[int, Starter] = {}
-        self._test = Starter("", lives=False)
-        self._stack: list[Starter] = [self._test]
-        self._places: dict[ProcessKey, str] = {}
-        """What the runner was at when a process was started, by its own account."""
+        self._blame = Blame(run, started_in, only_in_windows=only_in_windows)
+        self._only_in_windows = only_in_windows
         self._moment_seconds = _MOMENT_SECONDS[0]
         self._has_seen_any = False
 
@@ -100,35 +82,27 @@ class ProcessWatch:
         """Begin a test: what comes from now on is its own."""
         if self._only_in_windows:
             self.look()
-        self._is_open = True
-        self._test = Starter(test)
-        self._stack = [self._test]
+        self._blame.begin_test(test)
 
     def begin_setup(self, key: int, name: str, scope: str) -> None:
         """Begin the setup of a fixture of a wider scope: what comes in it is the fixture's."""
         self.look()
-        starter = self._fixtures[key] = Starter(f"fixture {name!r} ({scope} scope)")
-        self._stack.append(starter)
+        self._blame.begin_setup(key, f"fixture {name!r} ({scope} scope)")
 
     def end_setup(self, key: int) -> None:
         """End it."""
         self.look()
-        starter = self._fixtures.get(key)
-        self._stack = [other for other in self._stack if other is not starter]
+        self._blame.end_setup(key)
 
     def begin_release(self, key: int) -> None:
         """Begin the end of a fixture: what it has started has to be gone when the test is closed."""
         self.look()
-        starter = self._fixtures.pop(key, None)
-        if starter is not None and self._only_in_windows and not self._is_open:
-            self._settled.update(key for key, other in self._starters.items() if other is starter)
-        elif starter is not None:
-            starter.lives = False
-            self._stack = [*(other for other in self._stack if other is not starter), starter]
+        self._blame.begin_release(key)
 
     def is_quiet(self) -> bool:
         """Tell whether nothing runs that has to be gone at the end of the test: 2 microseconds without children."""
-        return not self._due(self.look(), but=self._test)
+        found = self.look()
+        return not self._blame.due(found, but=self._blame.test)
 
     def close(self, release: Callable[[], None], held_by: HeldBy, *, thorough: bool = False) -> list[LeftProcess]:
         """End the test: stop what it left, and what the fixtures left that ended with it.
@@ -141,27 +115,26 @@ class ProcessWatch:
         Returns:
             What was left, with what became of it.
         """
-        self._test.lives = False
+        self._blame.test.lives = False
         found = self._look_everywhere() if thorough and self._may_have_slipped() else self.look()
-        due = self._without_left_alone(self._due(found))
+        due = self._without_left_alone(self._blame.due(found))
         if due:
             self._hand_to_fixtures(due, held_by)
-            due = self._due(due)
+            due = self._blame.due(due)
         if due:
             release()
             due = self._wait_a_moment(due)
         told = self._end(due) if due else []
-        self._is_open = False
+        self._blame.end_test()
         return told
 
     def finish(self) -> list[LeftProcess]:
         """End the run: stop everything that it has started and that is not to be left alone."""
-        for starter in (self._test, *self._fixtures.values(), *self._stack):
-            starter.lives = False
+        self._blame.end_all()
         if os.getpid() != self.run.pid:
             return []
         self.look()
-        due = self._without_left_alone(self._due(self._look_everywhere()))
+        due = self._without_left_alone(self._blame.due(self._look_everywhere()))
         due = self._wait_a_moment(due) if due else []
         return self._end(due) if due else []
 
@@ -175,13 +148,15 @@ class ProcessWatch:
             ValueError: where it is no process of this run.
         """
         below: set[int] = set()
+        kept: set[ProcessKey] = set()
         for process in self.look():  # parents come before their children
             if process.parent_pid in below or (process.pid == pid and not process.is_zombie):
                 below.add(process.pid)
-                self._settled.add(process.key)
+                self._blame.settle_tree(process.key)
                 self.run.disown(process.key)
+                kept.add(process.key)
         if self._ledger is not None:
-            self._ledger.keep(self._settled)
+            self._ledger.keep(kept)
         if not below:
             raise ValueError(f"{pid!r} is no process that this run has started")
 
@@ -192,14 +167,14 @@ class ProcessWatch:
         if os.getpid() != self.run.pid:  # a fork of the run has nothing to look after
             return ()
         if not self._discovery.has_children():
-            if self._starters and self.tier.subreaper:
-                self._forget_all_but(())
+            if self._blame.starters and self.tier.subreaper:
+                self._blame.forget_all_but(())
             return ()
         self._has_seen_any = True
         found = self._discovery.below()
         self._book(found)
         if self.tier.subreaper:  # else orphans that live are not seen below
-            self._forget_all_but(found)
+            self._blame.forget_all_but(found)
         return found
 
     def _look_again(self, known: Iterable[OwnedProcess]) -> tuple[OwnedProcess, ...]:
@@ -218,16 +193,13 @@ class ProcessWatch:
             return ()
         found = self._discovery.everywhere()
         self._book(found)
-        self._forget_all_but(found)
+        self._blame.forget_all_but(found)
         self._has_seen_any = any(not process.is_zombie for process in found)
         return found
 
     def _book(self, found: Iterable[OwnedProcess]) -> None:
         here = {process.key: process for process in found}
-        by_pid = {process.pid: process.key for process in here.values()}
-        new = [process for process in here.values() if process.key not in self._starters]
-        for process in new:
-            self._starters[process.key] = self._starter_of(process, by_pid)
+        new = self._blame.book(here.values())
         if new and self._ledger is not None:
             self._write_down(self._ledger, here, new)
 
@@ -235,63 +207,11 @@ class ProcessWatch:
         self._written = {key: seen for key, seen in self._written.items() if key in here}
         for process in new:
             command, family = self._family_of(process)
-            name = self._starters[process.key].name
+            name = self._blame.starters[process.key].name
             self._written[process.key] = Seen(key=process.key, label=label(command, family), started_by=name)
         ledger.write(self._written.values())
 
-    def _forget_all_but(self, found: Iterable[OwnedProcess]) -> None:
-        for key in self._starters.keys() - {process.key for process in found}:
-            del self._starters[key]
-            self._settled.discard(key)
-            self._places.pop(key, None)
-
-    def _starter_of(self, process: OwnedProcess, by_pid: Mapping[int, ProcessKey]) -> Starter:
-        """Say who started a process that is new: whoever started its parent, or whoever's time it is."""
-        parent = by_pid.get(process.parent_pid)
-        if parent in self._settled:
-            self._settled.add(process.key)
-        if parent in self._starters:
-            return self._starters[parent]
-        place = self._place_of(process)
-        if place:
-            self._places[process.key] = place
-        test = place.rpartition(" (")[0]
-        if not test or test == self._test.name or self._is_outside():
-            if self._is_outside():
-                self._settled.add(process.key)
-            return self._stack[-1]
-        # An orphan that is seen only now: from the time of an earlier test, or of a fixture that came up then.
-        for other, other_place in self._places.items():
-            if other_place == place and other in self._starters:
-                return self._starters[other]
-        return Starter(test, lives=False)
-
-    def _is_outside(self) -> bool:
-        """Whether what comes up now is none of this plugin's business."""
-        return self._only_in_windows and not self._is_open and self._stack[-1] is self._test
-
-    def _place_of(self, process: OwnedProcess) -> str:
-        if not self._started_in:
-            return ""
-        return self.run.procfs.environ_value(process.pid, self._started_in) or ""
-
     # -- judging ------------------------------------------------------------------------------------------------
-
-    def _due(self, found: Iterable[OwnedProcess], but: Starter | None = None) -> list[OwnedProcess]:
-        """List what runs although whoever started it has come to an end.
-
-        Args:
-            found: what runs now.
-            but: a test that is about to end.
-        """
-        return [
-            process
-            for process in found
-            if not process.is_zombie
-            and process.key not in self._settled
-            and (starter := self._starters[process.key]) is not None
-            and (starter is but or not starter.lives)
-        ]
 
     def _without_left_alone(self, due: list[OwnedProcess]) -> list[OwnedProcess]:
         """Settle what is never stopped, or not before the run ends: shared services, the pools of libraries."""
@@ -300,12 +220,13 @@ class ProcessWatch:
             family = self._family_of(process)[1]
             if process.parent_pid in spares:
                 spares.add(process.pid)
-                self._settled.add(process.key)
+                self._blame.settle_tree(process.key)
             elif family is not None and family.left_alone:
-                self._settled.add(process.key)
+                self._blame.settled.add(process.key)
                 if family.spares_children:
+                    self._blame.settle_tree(process.key)
                     spares.add(process.pid)
-        return self._due(due)
+        return self._blame.due(due)
 
     def _family_of(self, process: OwnedProcess) -> tuple[Command, Family | None]:
         command = read_command(self.run.procfs, process.pid, self.run.pid)
@@ -313,15 +234,15 @@ class ProcessWatch:
 
     def _hand_to_fixtures(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
         """Book to a live fixture what its value holds: a list of servers to which a test has added one."""
-        if not self._fixtures:
+        if not self._blame.fixtures:
             return
         objects = live_objects({process.pid for process in due})
         holders = held_by([found.value for found in objects])
         by_pid: dict[int, Starter] = {}
         for found in objects:
             key = holders.get(id(found.value))
-            if key in self._fixtures:
-                by_pid.update(dict.fromkeys(found.pids, self._fixtures[key]))
+            if key in self._blame.fixtures:
+                by_pid.update(dict.fromkeys(found.pids, self._blame.fixtures[key]))
         del objects
         lines = {process.pid: process for process in due}
         for process in due:
@@ -329,15 +250,15 @@ class ProcessWatch:
             while above is not None and above.pid not in by_pid:
                 above = lines.get(above.parent_pid)
             if above is not None:
-                self._starters[process.key] = by_pid[above.pid]
+                self._blame.starters[process.key] = by_pid[above.pid]
 
     def _wait_a_moment(self, due: list[OwnedProcess]) -> list[OwnedProcess]:
         """Give what is on its way out the time for it; return what is still there."""
-        still_there = self._due(self._look_again(due))
+        still_there = self._blame.due(self._look_again(due))
         if not still_there:
             return []
         _wait_for_ends(self.run, still_there, min(self._moment_seconds, self._settle_seconds))
-        still_there = self._due(self._look_again(still_there))
+        still_there = self._blame.due(self._look_again(still_there))
         helped = len(still_there) < len(due)
         self._moment_seconds = _MOMENT_SECONDS[0] if helped else max(_MOMENT_SECONDS[1], self._moment_seconds / 2)
         return still_there
@@ -345,18 +266,19 @@ class ProcessWatch:
     def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
         if self._mode == "report":
             told = [self._left_running(process) for process in due]
-            self._settled.update(process.key for process in due)
+            for process in due:
+                self._blame.settle_tree(process.key)
             return told
         began = time.monotonic()
         shut = self._shut_their_own_way(due)
         targets = [process for process in due if process.key not in shut]
-        names = {key: starter.name for key, starter in self._starters.items()}
+        names = {key: starter.name for key, starter in self._blame.starters.items()}
         told = stop(
             targets,
             self._discovery,
             settle_seconds=max(0.1, self._settle_seconds - (time.monotonic() - began)),
-            may_live=self._may_live,
-            started_by=lambda key: names.get(key, self._test.name),
+            may_live=self._blame.may_live,
+            started_by=lambda key: names.get(key, self._blame.test.name),
             families=self._others_families,
         )
         self._settle(told, due)
@@ -378,14 +300,12 @@ class ProcessWatch:
             if key not in alive
         }
 
-    def _may_live(self, key: ProcessKey) -> bool:
-        starter = self._starters.get(key)
-        return key in self._settled or (starter is not None and starter.lives)
-
     def _settle(self, told: Iterable[LeftProcess], due: Iterable[OwnedProcess]) -> None:
         """Let what could not be stopped, or is left alone, be told once."""
         alive = {left.pid for left in told if left.is_alive}
-        self._settled.update(process.key for process in self._look_again(due) if process.pid in alive)
+        for process in self._look_again(due):
+            if process.pid in alive:
+                self._blame.settle_tree(process.key)
 
     def _left_running(self, process: OwnedProcess) -> LeftProcess:
         command, family = self._family_of(process)
@@ -393,7 +313,7 @@ class ProcessWatch:
             pid=process.pid,
             name=label(command, family),
             command=command_line(command),
-            started_by=self._starters[process.key].name,
+            started_by=self._blame.starters[process.key].name,
             is_spared=True,
             reason="it was left running",
         )

@@ -469,3 +469,74 @@ class TestWorkers:
         assert not any(map(world.is_alive, ("child", "fork")))
         assert result.duration < 60
         assert "STOPPED a worker that died: sleep" in section(result)
+
+
+def test_workers_of_a_forkserver_are_found_in_every_test(world):
+    world.begin("""
+        def work(queue):
+            queue.put(os.getpid())
+            time.sleep(100)
+        @pytest.mark.parametrize("i", range(3))
+        def test_leaves(i):
+            context = multiprocessing.get_context("forkserver")
+            queue = context.Queue()
+            process = context.Process(target=work, args=(queue,), daemon=True)
+            process.start()
+            note(i, queue.get())
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=3, errors=3)
+    assert not any(world.is_alive(str(i)) for i in range(3))
+
+
+def test_what_a_conftest_starts_between_tests_goes_on(world):
+    world.conftest("""
+        import subprocess
+        from pathlib import Path
+        def start(name):
+            Path(f"pid-{name}").write_text(str(subprocess.Popen(["sleep", "30"]).pid))
+        def pytest_collection_finish(session):
+            start("collection")
+        def pytest_runtest_logfinish(nodeid):
+            if "first" in nodeid:
+                start("between")
+    """)
+    world.begin("""
+        IMPORTED = sleep("import", seconds=30)
+        def test_first():
+            time.sleep(0.05)
+        def test_second():
+            sleep("left")
+        def test_third():
+            assert IMPORTED.poll() is None
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=3, errors=1)
+    assert not world.is_alive("left")
+    assert all(map(world.is_alive, ("collection", "import", "between")))
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+def test_a_data_loader_that_is_kept_works_again(world):
+    world.begin("""
+        from torch.utils.data import DataLoader
+        KEPT = []
+        def test_keeps_its_workers():
+            KEPT.append(DataLoader(list(range(4)), num_workers=2, persistent_workers=True))
+            assert len(list(KEPT[0])) == 4
+        def test_after():
+            assert not multiprocessing.active_children()
+            assert len(list(KEPT[0])) == 4
+        def test_in_a_garbage_cycle():
+            loader = DataLoader(list(range(4)), num_workers=2)
+            iterator = iter(loader)
+            next(iterator)
+            cycle = [iterator]
+            cycle.append(cycle)
+        def test_fails_with_it_in_its_frame():
+            iterator = iter(DataLoader(list(range(4)), num_workers=2))
+            next(iterator)
+            assert 0
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=3, failed=1, errors=2)
