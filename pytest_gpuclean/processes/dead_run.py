@@ -8,7 +8,7 @@ speaks against it. On doubt a process is told, and left alone.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_gpuclean.processes.command import command_line, read_command
@@ -24,6 +24,8 @@ from pytest_gpuclean.processes.surroundings import Surroundings, depth_among
 
 _HOSTS = ("tmux server", "screen", "D-Bus", "Gradle daemon", "Bazel server")
 """Families whose processes start what their user asks them to, long after the run."""
+_SESSIONS = ("tmux server", "screen")
+"""Those of them in which a user works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,57 +40,73 @@ class Candidate:
     is_recorded: bool
 
     @property
-    def is_sure(self) -> bool:
-        """Whether more than a cookie speaks for it: the run itself has known it, or it is a fork of the run."""
-        return not self.host and (self.is_recorded or self.process.proof is Proof.OPEN_LEDGER)
+    def key(self) -> ProcessKey:
+        """Which process it is."""
+        return self.process.key
 
 
-def find_doubts(candidates: Iterable[Candidate], record: RunRecord, inside_of: str = "") -> dict[ProcessKey, str]:
+def find_doubts(
+    candidates: Iterable[Candidate], record: RunRecord, inside: ProcessKey | None = None
+) -> dict[ProcessKey, str]:
     """Say of which processes it is not sure that they are no user's own by now, and why.
 
     Args:
         candidates: all that the run is proved to have left.
         record: the run.
-        inside_of: the process by which this session itself is inside of what the run left; empty where it is not.
+        inside: where this session itself is inside of what the run left, the topmost process above it that is.
     """
     found = {candidate.process.pid: candidate for candidate in candidates}
+    sure = set(_sure_ones(found, inside))
     doubts: dict[ProcessKey, str] = {}
     for candidate in found.values():
-        elsewhere = _is_elsewhere(candidate, record)
+        elsewhere = "" if candidate.key in sure else _why_elsewhere(candidate, record)
         if elsewhere:
-            doubts[candidate.process.key] = elsewhere
+            doubts[candidate.key] = elsewhere
             # Whoever works in that terminal would lose it with the server that it belongs to.
             for above in _line_of(found, candidate):
-                doubts.setdefault(above.process.key, f"pid {candidate.process.pid} is below it: {elsewhere}")
-    doubts = {**dict(_doubts_of_cookies(found, record, inside_of)), **doubts}
+                doubts.setdefault(above.key, f"pid {candidate.process.pid} is below it: {elsewhere}")
+    hosts = [each for each in found.values() if each.host or (each.key not in sure and _why_elsewhere(each, record))]
+    doubts = {**dict(_doubts_by_time(found, sure, hosts, inside)), **doubts}
     for candidate in found.values():
         for above in _line_of(found, candidate):
-            if above.process.key in doubts and candidate.process.key not in doubts:
-                doubts[candidate.process.key] = f"it is below pid {above.process.pid}: {doubts[above.process.key]}"
+            if above.key in doubts and candidate.key not in doubts:
+                doubts[candidate.key] = f"it is below pid {above.process.pid}: {doubts[above.key]}"
     return doubts
 
 
-def _doubts_of_cookies(
-    found: Mapping[int, Candidate], record: RunRecord, inside_of: str
-) -> Iterator[tuple[ProcessKey, str]]:
-    """Doubt what nothing but its cookie speaks for, where the cookie has come to be in a user's hands."""
-    hosts = [candidate for candidate in found.values() if candidate.host or _is_elsewhere(candidate, record)]
-    first = min(hosts, key=lambda candidate: candidate.process.key.start_ticks, default=None)
+def _sure_ones(found: Mapping[int, Candidate], inside: ProcessKey | None) -> Iterator[ProcessKey]:
+    """Give those for which more than a cookie speaks: forks of the run, and what it had written down.
+
+    What a user started in the run's lifetime, from a session that the run had started, is written down too.
+    """
+    sessions = [candidate.key for candidate in found.values() if candidate.host in _SESSIONS]
+    first = min(key.start_ticks for key in (*sessions, inside) if key) if sessions or inside else None
     for candidate in found.values():
-        key = candidate.process.key
+        is_in_time = first is None or candidate.key.start_ticks < first
+        if candidate.process.proof is Proof.OPEN_LEDGER or (candidate.is_recorded and is_in_time):
+            yield candidate.key
+
+
+def _doubts_by_time(
+    found: Mapping[int, Candidate], sure: Container[ProcessKey], hosts: Iterable[Candidate], inside: ProcessKey | None
+) -> Iterator[tuple[ProcessKey, str]]:
+    """Doubt what nothing but its time speaks for, where the cookie has come to be in a user's hands."""
+    first = min(hosts, key=lambda candidate: candidate.key.start_ticks, default=None)
+    for candidate in found.values():
         line = [candidate, *_line_of(found, candidate)]
-        if candidate.process.proof is not Proof.COOKIE or candidate.host or any(each.is_sure for each in line):
+        is_by_line = candidate.process.proof is Proof.DESCENDANT
+        if is_by_line or candidate.host or any(each.key in sure and not each.host for each in line):
             continue
-        if inside_of:
-            yield key, f"this session itself was started from what that run left ({inside_of})"
-        elif first is not None and key.start_ticks >= first.process.key.start_ticks:
+        if inside is not None:
+            reason = f"this session itself was started from what that run left (pid {inside.pid})"
+            yield candidate.key, reason
+        elif first is not None and candidate.key.start_ticks >= first.key.start_ticks:
             what = first.host or "a process of another session"
-            yield key, f"it started after {what} (pid {first.process.pid}), and a user may have started it from there"
+            reason = f"it started after {what} (pid {first.process.pid}), and a user may have started it from there"
+            yield candidate.key, reason
 
 
-def _is_elsewhere(candidate: Candidate, record: RunRecord) -> str:
-    if candidate.is_recorded:
-        return ""
+def _why_elsewhere(candidate: Candidate, record: RunRecord) -> str:
     if candidate.terminal not in (0, record.terminal):
         return "it is in another terminal than the run was"
     return "it is in another control group than the run was" if candidate.cgroup != record.cgroup else ""
@@ -148,8 +166,7 @@ class DeadRun:
                     if below is not None:
                         found[below.pid] = below
         candidates = [self._candidate(process) for process in found.values()]
-        inside_of = "" if self._inside is None else f"pid {self._inside.pid}"
-        self.doubts |= find_doubts(candidates, self.record, inside_of)
+        self.doubts |= find_doubts(candidates, self.record, self._inside)
         self.doubted |= {process.key: process for process in found.values() if process.key in self.doubts}
         certain = [process for process in found.values() if process.key not in self.doubts]
         return tuple(sorted(certain, key=lambda process: depth_among(found, process)))

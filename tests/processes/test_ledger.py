@@ -140,7 +140,7 @@ def test_a_test_that_closes_all_descriptors_costs_the_ledger_and_nothing_else():
     assert "closed the descriptor" in ledger.problem
     ledger.close()
     assert not path.exists()
-    assert os.fstat(other).st_size == 0
+    assert os.fstat(ledger.descriptor).st_size == 0, "it is somebody else's by now: neither written to nor closed"
 
 
 @alone
@@ -200,6 +200,7 @@ def test_a_disk_that_runs_full_later_leaves_what_was_written():
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, resource.RLIM_INFINITY))
     ledger.write([Seen(key=ProcessKey(5, 50)), Seen(key=ProcessKey(6, 60))])
     assert "no more room" in ledger.problem
+    assert file_of(ledger).stat().st_size == size
     assert RunRecord.from_lines(file_of(ledger).read_bytes()).claim.recorded == {ProcessKey(5, 50)}
 
 

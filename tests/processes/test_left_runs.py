@@ -128,6 +128,18 @@ def test_a_number_that_was_given_to_another_process_is_not_hit():
 
 
 @alone
+def test_a_run_whose_number_has_another_process_by_now_is_dead():
+    with Victim(ONE) as victim:
+        path = ledgers()[0]
+        victim.kill()
+        key = f'"key":[{victim.pid},'.encode()
+        assert key in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(key, f'"key":[{os.getpid()},'.encode()))
+        told, _ = look()
+        assert set(told) == set(victim.pids)
+
+
+@alone
 def test_what_was_disowned_goes_on_with_what_is_below_it():
     code = """
 kept = python("import subprocess; p = subprocess.Popen(['sleep', '100']); print('ready', p.pid, flush=True); p.wait()")
@@ -212,17 +224,20 @@ SWEEP = (
 def test_a_user_who_works_in_what_the_killed_run_left_is_not_hit():
     """A shell that descends from the killed run: an editor, a server and the next run are started from it."""
     shell = f"""
-shell = subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-note(shell.pid)
 server = sleeper()
 note(server.pid)
-shell.stdin.write('sleep 100 & echo $!; (sleep 100 & echo $!); mkfifo go; cat go > /dev/null; '
-    '{sys.executable} -c "$SWEEP" {os.path.abspath(FOLDER)} > swept; sleep 100\\n')
+time.sleep(0.05)
+shell = subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+note(shell.pid)
+shell.stdin.write('sleep 100 & echo $!; sleep 100 & echo $!; (sleep 100 & echo $!); (sleep 100 & echo $!); mkfifo go; '
+    'cat go > /dev/null; {sys.executable} -c "$SWEEP" {os.path.abspath(FOLDER)} > swept; sleep 100\\n')
 shell.stdin.flush()
-job, orphan = (int(shell.stdout.readline()) for _ in range(2))
+pids = [int(shell.stdout.readline()) for _ in range(4)]
+note(pids[0])  # while the run lived, it saw some of them
+note(pids[2])
 os.set_inheritable(shell.stdin.fileno(), True)
 keeper = sleeper(pass_fds=[shell.stdin.fileno()])  # its input stays open when the run is killed
-ready(shell.pid, job, orphan, server.pid, keeper.pid)
+ready(server.pid, shell.pid, *pids, keeper.pid)
 """
     with Victim(shell, environ={"SWEEP": SWEEP}) as victim:
         victim.kill()
@@ -230,8 +245,8 @@ ready(shell.pid, job, orphan, server.pid, keeper.pid)
         Path("go").write_text("now")
         wait_for(lambda: Path("swept").exists() and Path("swept").read_text().endswith("\n"))
         stopped = [int(pid) for pid in Path("swept").read_text().split()]
-        assert stopped == [victim.pids[3]], "what the run itself had written down, and is not around this session"
-        assert victim.alive == [True, True, True, False, True]
+        assert stopped == victim.pids[:1], "the run itself had written it down, before there was this session"
+        assert victim.alive == [False] + [True] * 6
 
 
 @alone

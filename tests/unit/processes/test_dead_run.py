@@ -25,8 +25,8 @@ def candidate(pid, *, start=None, parent=1, proof=Proof.COOKIE, terminal=0, cgro
     return Candidate(process=process, terminal=terminal, cgroup=cgroup, host=host, is_recorded=recorded)
 
 
-def doubts(*candidates, inside_of=""):
-    return {key.pid: reason for key, reason in find_doubts(candidates, RUN, inside_of).items()}
+def doubts(*candidates, inside=None):
+    return {key.pid: reason for key, reason in find_doubts(candidates, RUN, inside).items()}
 
 
 def test_nothing_is_doubted_where_nothing_speaks_against_it():
@@ -42,7 +42,7 @@ def test_another_terminal_and_another_control_group_are_somebody_elses_session()
 
 
 def test_what_the_run_itself_had_written_down_is_its_own_wherever_it_is():
-    assert doubts(candidate(10, terminal=ANOTHER, cgroup="x", recorded=True), candidate(11), inside_of="") == {}
+    assert doubts(candidate(10, terminal=ANOTHER, cgroup="x", recorded=True), candidate(11)) == {}
 
 
 def test_what_started_after_a_session_was_left_may_be_started_from_there():
@@ -52,16 +52,24 @@ def test_what_started_after_a_session_was_left_may_be_started_from_there():
 
 
 def test_but_not_what_the_run_had_written_down_nor_what_is_below_that():
-    tmux = candidate(20, host="tmux server", recorded=True)
+    bus = candidate(20, host="D-Bus", recorded=True)
     server, worker = candidate(30, recorded=True), candidate(40, parent=30)
     fork = candidate(50, proof=Proof.OPEN_LEDGER)
-    assert doubts(tmux, server, worker, fork) == {}
-    assert set(doubts(tmux, candidate(30, parent=20), candidate(40, parent=30))) == {30, 40}, "but what is below tmux"
+    assert doubts(bus, server, worker, fork) == {}
+    assert set(doubts(bus, candidate(30, parent=20), candidate(40, parent=30))) == {30, 40}, "but what the bus started"
+
+
+def test_what_a_user_does_in_a_tmux_of_the_run_is_written_down_too():
+    before, tmux = candidate(10, recorded=True), candidate(20, host="tmux server", recorded=True)
+    orphan, shell = candidate(30, recorded=True), candidate(40, recorded=True, terminal=ANOTHER)
+    fork = candidate(50, proof=Proof.OPEN_LEDGER)
+    assert set(doubts(before, tmux, orphan, shell, fork)) == {30, 40}
 
 
 def test_a_cookie_says_nothing_where_this_session_has_it_too():
-    found = doubts(candidate(10), candidate(11, recorded=True), candidate(12, parent=11), inside_of="pid 5")
-    assert found == {10: "this session itself was started from what that run left (pid 5)"}
+    sure, below, later = candidate(11, recorded=True), candidate(12, parent=11), candidate(60, recorded=True)
+    reason = "this session itself was started from what that run left (pid 50)"
+    assert doubts(candidate(10), sure, below, later, inside=ProcessKey(50, 50)) == {10: reason, 60: reason}
 
 
 def test_a_server_in_whose_terminal_somebody_works_is_left_with_all_around_it():
