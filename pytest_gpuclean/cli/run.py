@@ -62,6 +62,7 @@ def _run(cmd: Sequence[str], *, settle_seconds: float, as_json: bool) -> int:
     from pytest_gpuclean.processes.discovery import Discovery
     from pytest_gpuclean.processes.ledger import Ledger, begin_run
     from pytest_gpuclean.processes.stop import stop
+    from pytest_gpuclean.processes.trackers import without_ended_trackers
 
     run, ledger = begin_run()
     discovery = Discovery(run)
@@ -80,7 +81,7 @@ def _run(cmd: Sequence[str], *, settle_seconds: float, as_json: bool) -> int:
             may_live=lambda key: False,  # noqa: ARG005
             run_ends=True,
         )
-        _report(cmd, left, as_json=as_json)
+        _report(cmd, without_ended_trackers(run.procfs, left), as_json=as_json)
         return supervised.status() if refused is None else refused
     finally:
         if isinstance(ledger, Ledger):

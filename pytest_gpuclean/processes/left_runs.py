@@ -20,6 +20,7 @@ from pytest_gpuclean.processes.run_folder import folders_of
 from pytest_gpuclean.processes.run_record import RunRecord
 from pytest_gpuclean.processes.stop import stop
 from pytest_gpuclean.processes.surroundings import Surroundings, look_around
+from pytest_gpuclean.processes.trackers import without_ended_trackers
 
 _SHORTEST_STOP_SECONDS = 1.0
 
@@ -101,15 +102,8 @@ def _stop(owner: DeadRun, settle_seconds: float) -> list[LeftProcess]:
         families=owner.others,
         run_ends=True,
     )
-    keys = {process.pid: process.key for process in found}
-    told = [
-        left
-        for left in stopped
-        if not (left.ended_by == "itself" and left.pid in had_ended)
-        # A resource tracker is left alone, and ends once the others have.
-        and not (left.is_alive and left.pid in keys and not _is_there(owner, keys[left.pid]))
-    ]
-    return [*told, *_doubted(owner)]
+    told = [left for left in stopped if not (left.ended_by == "itself" and left.pid in had_ended)]
+    return [*without_ended_trackers(owner.procfs, told), *_doubted(owner)]
 
 
 def _tell(owner: DeadRun) -> list[LeftProcess]:

@@ -298,6 +298,32 @@ def test_a_fork_of_the_killed_run_does_not_keep_it_alive():
         assert told[victim.pids[0]].ended_by == "SIGTERM"
 
 
+POOLS = """
+import multiprocessing
+from multiprocessing import shared_memory
+pools = [multiprocessing.get_context(kind).Pool(1) for kind in ("fork", "spawn")]
+for pool in pools:
+    pool.map(abs, range(2))
+memory = shared_memory.SharedMemory(create=True, size=1000)
+with open("memory", "w") as file:
+    file.write(memory.name)
+from multiprocessing import resource_tracker
+ready(*(worker.pid for pool in pools for worker in pool._pool), resource_tracker._resource_tracker._pid)
+"""
+
+
+@alone
+def test_a_resource_tracker_unlinks_the_memory_and_is_not_told_once_it_has():
+    with Victim(POOLS) as victim:
+        memory = Path("/dev/shm", Path("memory").read_text().lstrip("/"))
+        assert memory.exists()
+        victim.kill()
+        told, _ = look()
+        wait_for(lambda: not any(victim.alive))
+        assert victim.pids[2] not in told
+        assert not memory.exists()
+
+
 def write(name, data, mode=0o600, age=0.0):
     path = Path(FOLDER, name)
     path.parent.mkdir(mode=0o700, exist_ok=True)

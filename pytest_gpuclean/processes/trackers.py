@@ -1,0 +1,43 @@
+"""Resource trackers: left alone while they are needed, and gone a moment later. Nobody has to read about those."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterable
+
+from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.processes.families.workers import RESOURCE_TRACKER
+from pytest_gpuclean.processes.identity import NoPin, pin
+from pytest_gpuclean.processes.procfs import Procfs
+
+_MOMENT_SECONDS = 0.5
+
+
+def without_ended_trackers(procfs: Procfs, told: Iterable[LeftProcess]) -> list[LeftProcess]:
+    """Leave out the resource trackers that end now that the processes they served have ended.
+
+    Args:
+        procfs: where processes are read.
+        told: what has been stopped or left alone.
+    """
+    end = time.monotonic() + _MOMENT_SECONDS
+    return [left for left in told if not (_is_tracker(left) and _ends(procfs, left.pid, end))]
+
+
+def _is_tracker(left: LeftProcess) -> bool:
+    return left.is_alive and left.name == RESOURCE_TRACKER.name
+
+
+def _ends(procfs: Procfs, pid: int, end: float) -> bool:
+    pinned = pin(procfs, pid)
+    if pinned is None or isinstance(pinned, NoPin):
+        return pinned is None
+    try:
+        if pinned.descriptor is not None:
+            poll = select.poll()
+            poll.register(pinned.descriptor, select.POLLIN)
+            poll.poll(max(0.0, end - time.monotonic()) * 1000)
+        return pinned.is_gone()
+    finally:
+        pinned.close()
