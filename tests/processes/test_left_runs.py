@@ -230,7 +230,7 @@ time.sleep(0.05)
 shell = subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 note(shell.pid)
 shell.stdin.write('sleep 100 & echo $!; sleep 100 & echo $!; (sleep 100 & echo $!); (sleep 100 & echo $!); mkfifo go; '
-    'cat go > /dev/null; {sys.executable} -c "$SWEEP" {os.path.abspath(FOLDER)} > swept; sleep 100\\n')
+    'cat go > /dev/null; {sys.executable} -c "$SWEEP" {os.path.abspath(FOLDER)} > swept; read end\\n')
 shell.stdin.flush()
 pids = [int(shell.stdout.readline()) for _ in range(4)]
 note(pids[0])  # while the run lived, it saw some of them
