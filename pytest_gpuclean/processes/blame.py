@@ -51,6 +51,8 @@ class Blame:
         self._stack: list[Starter] = [self.test]
         self._places: dict[ProcessKey, str] = {}
         """What the runner was at when a process was started, by its own account."""
+        self._fixture_places: dict[str, Starter] = {}
+        """What the runner was at when the processes of live fixtures were started."""
         self._trees: set[ProcessKey] = set()
         """What goes on together with everything that comes up below it."""
 
@@ -80,6 +82,7 @@ class Blame:
     def begin_release(self, key: int) -> None:
         """Begin the end of a fixture: what it has started has to be gone when the test is closed."""
         starter = self.fixtures.pop(key, None)
+        self._fixture_places = {place: other for place, other in self._fixture_places.items() if other is not starter}
         if starter is not None and self._only_in_windows and not self._is_open:
             self.settled.update(key for key, other in self.starters.items() if other is starter)
         elif starter is not None:
@@ -99,8 +102,14 @@ class Blame:
         by_pid = {process.pid: process.key for process in here}
         new = [process for process in here if process.key not in self.starters]
         for process in new:
-            self.starters[process.key] = self._starter_of(process, by_pid)
+            starter = self.starters[process.key] = self._starter_of(process, by_pid)
+            if process.key in self._places and starter in self.fixtures.values():
+                self._fixture_places.setdefault(self._places[process.key], starter)
         return new
+
+    def fixture_of_place(self, key: ProcessKey) -> Starter | None:
+        """Find the live fixture in whose setup other processes were started at the same place as this one."""
+        return self._fixture_places.get(self._places.get(key, ""))
 
     def forget_all_but(self, found: Iterable[OwnedProcess]) -> None:
         """Forget what has ended."""

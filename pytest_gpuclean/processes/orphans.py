@@ -20,6 +20,7 @@ from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
 from pytest_gpuclean.processes.live_objects import live_objects
 from pytest_gpuclean.processes.ownership import Run
 from pytest_gpuclean.processes.stop import stop
+from pytest_gpuclean.processes.trackers import without_ended_trackers
 
 _SECOND_LOOK_SECONDS = 0.05
 _POLL_SECONDS = 0.5
@@ -89,7 +90,7 @@ class OrphanWatch:
         for pinned in self._workers.values():
             pinned.close()
         self._workers.clear()
-        return self.left
+        return without_ended_trackers(self.run.procfs, self.left)
 
     def _watch(self) -> None:
         while not self._is_over.is_set():

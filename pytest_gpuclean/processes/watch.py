@@ -9,19 +9,23 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model import LeftProcess, Unavailable
+from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.blame import Blame, Starter
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
+from pytest_gpuclean.processes.families.tensorboard import is_data_server
 from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
 from pytest_gpuclean.processes.ledger import Ledger
 from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, shut_down
 from pytest_gpuclean.processes.ownership import Run
+from pytest_gpuclean.processes.ports import ports_of
 from pytest_gpuclean.processes.run_record import Seen
 from pytest_gpuclean.processes.stop import stop
 from pytest_gpuclean.processes.tier import Tier
+from pytest_gpuclean.processes.trackers import without_ended_trackers
 
 _MOMENT_SECONDS = (0.5, 0.1)
 """How long a process may take to go by itself: at first, and at least where waiting has never helped."""
@@ -243,7 +247,13 @@ class ProcessWatch:
             key = holders.get(id(found.value))
             if key in self._blame.fixtures:
                 by_pid.update(dict.fromkeys(found.pids, self._blame.fixtures[key]))
+        own = {pid for found in objects for pid in found.pids}
         del objects
+        for process in due:
+            # An orphan that a fixture's process has left late: nobody here has started it.
+            fixture = self._blame.fixture_of_place(process.key) if process.pid not in own else None
+            if fixture is not None and process.parent_pid == self.run.pid:
+                by_pid[process.pid] = fixture
         lines = {process.pid: process for process in due}
         for process in due:
             above: OwnedProcess | None = process
@@ -264,6 +274,7 @@ class ProcessWatch:
         return still_there
 
     def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
+        inside = self._pids_of_boards_inside(due)
         if self._mode == "report":
             told = [self._left_running(process) for process in due]
             for process in due:
@@ -273,16 +284,33 @@ class ProcessWatch:
         shut = self._shut_their_own_way(due)
         targets = [process for process in due if process.key not in shut]
         names = {key: starter.name for key, starter in self._blame.starters.items()}
-        told = stop(
-            targets,
-            self._discovery,
-            settle_seconds=max(0.1, self._settle_seconds - (time.monotonic() - began)),
-            may_live=self._blame.may_live,
-            started_by=lambda key: names.get(key, self._blame.test.name),
-            families=self._others_families,
+        told = run_apart(
+            lambda: stop(
+                targets,
+                self._discovery,
+                settle_seconds=max(0.1, self._settle_seconds - (time.monotonic() - began)),
+                may_live=self._blame.may_live,
+                started_by=lambda key: names.get(key, self._blame.test.name),
+                families=self._others_families,
+            )
         )
+        told = without_ended_trackers(self.run.procfs, told)
         self._settle(told, due)
-        return [*shut.values(), *told]
+        return [*shut.values(), *(self._name_board(left) if left.pid in inside else left for left in told)]
+
+    def _pids_of_boards_inside(self, due: Iterable[OwnedProcess]) -> set[int]:
+        """Find the data servers of TensorBoards that run in this very process (`program.TensorBoard().launch()`)."""
+        children = (process.pid for process in due if process.parent_pid == self.run.pid)
+        return {pid for pid in children if is_data_server(read_command(self.run.procfs, pid, self.run.pid))}
+
+    def _name_board(self, left: LeftProcess) -> LeftProcess:
+        found = ports_of(self.run.procfs, [self.run.pid])
+        ports = () if isinstance(found, Unavailable) else found.get(self.run.pid, ())
+        where = f" (this process listens on {', '.join(map(str, ports))})" if ports else ""
+        note = f"its web server is a thread of the test run{where}, and ends with it"
+        return replace(
+            left, name="TensorBoard inside the test run", reason="; ".join(filter(None, [left.reason, note]))
+        )
 
     def _shut_their_own_way(self, due: list[OwnedProcess]) -> dict[ProcessKey, LeftProcess]:
         objects = [found for found in live_objects({process.pid for process in due}) if found.shut is not None]

@@ -133,7 +133,9 @@ def _record_lines(record: TestRecord) -> Iterator[str]:
         yield f"{word} {record.test}: {describe_left(process)}{starter}"
         yield f"  {process.command}"
     if len(record.left) > _MOST_LEFT_TOLD:
-        yield f"STOPPED {record.test}: {len(record.left) - _MOST_LEFT_TOLD} more processes"
+        more = record.left[_MOST_LEFT_TOLD:]
+        alive = sum(process.is_alive for process in more)
+        yield f"LEFT {record.test}: {len(more)} more processes, {alive or 'none'} of them still there"
     for problem in record.problems:
         yield f"TROUBLE {record.test}: {problem}"
 

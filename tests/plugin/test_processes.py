@@ -540,3 +540,95 @@ def test_a_data_loader_that_is_kept_works_again(world):
     """)
     result = world.go("--gpu-processes=fail")
     result.assert_outcomes(passed=3, failed=1, errors=2)
+
+
+def test_a_daemon_that_a_fixtures_process_leaves_late_is_the_fixtures(world):
+    world.begin("""
+        CODE = "import subprocess, time; time.sleep(.3); subprocess.Popen('sleep 100 & echo $! > pid-late', shell=True)"
+
+        @pytest.fixture(scope="module")
+        def server():
+            yield subprocess.Popen([sys.executable, "-c", CODE])
+
+        def test_first(server):
+            while not Path("pid-late").exists() or not Path("pid-late").read_text():
+                time.sleep(0.02)
+            time.sleep(0.1)
+        def test_second(server):
+            assert Path("/proc", Path("pid-late").read_text().strip()).exists()
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["gpuclean: fixture 'server' (module scope) left 1 process running"])
+    assert not world.is_alive("late")
+
+
+def test_a_handler_of_the_test_that_raises_breaks_nothing_off(world):
+    world.begin("""
+        import signal
+        def test_installs_a_handler_and_leaves():
+            def complain(*_):
+                raise RuntimeError("a worker ended")
+            signal.signal(signal.SIGCHLD, complain)
+            sleep("left")
+        def test_after():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    """)
+    result = world.go()
+    result.assert_outcomes(passed=2)
+    assert not world.is_alive("left")
+    assert "STOPPED test_it.py::test_installs_a_handler_and_leaves: sleep" in section(result)
+    assert "TROUBLE" not in result.stdout.str()
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
+class TestTensorBoard:
+    def test_one_by_its_manager_can_be_started_again(self, world):
+        world.begin("""
+            from tensorboard import manager
+            @pytest.mark.parametrize("i", range(2))
+            def test_starts(i):
+                found = manager.start(["--logdir", "runs", "--port", "0", "--host", "127.0.0.1"])
+                assert isinstance(found, manager.StartLaunched), found
+                note(i, found.info.pid)
+        """)
+        world.pytester.mkdir("tmp")
+        result = world.go("--gpu-processes=fail", "-s")
+        result.assert_outcomes(passed=2, errors=2)
+        assert not world.is_alive("0")
+        assert not world.is_alive("1")
+        assert re.search(r"TensorBoard \(pid \d+\), port \d+: ended by SIG", section(result))
+
+    def test_one_inside_the_test_run_is_named_as_such(self, world):
+        world.begin("""
+            from tensorboard import program
+            def test_launches():
+                board = program.TensorBoard()
+                board.configure(logdir="runs", port=0, host="127.0.0.1")
+                board.launch()
+        """)
+        result = world.go()
+        result.assert_outcomes(passed=1)
+        assert "TensorBoard inside the test run" in section(result)
+        assert "its web server is a thread of the test run" in section(result)
+
+    def test_the_users_own_is_left_alone(self, world):
+        mine = subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", "--logdir", ".", "--port", "0", "--host", "127.0.0.1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            world.begin("""
+                def test_has_its_own():
+                    command = [sys.executable, "-m", "tensorboard.main", "--logdir", ".", "--port", "0"]
+                    note("own", subprocess.Popen([*command, "--host", "127.0.0.1"]).pid)
+                    time.sleep(2)
+            """)
+            result = world.go("--gpu-clean=comprehensive")
+            result.assert_outcomes(passed=1)
+            assert not world.is_alive("own")
+            assert mine.poll() is None
+        finally:
+            mine.terminate()
+            mine.wait()

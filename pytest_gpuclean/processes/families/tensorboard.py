@@ -29,7 +29,7 @@ class TensorBoard:
     def recognizes(self, command: Command) -> bool:
         if program(command) == "tensorboard":
             return True
-        if command.argv and command.argv[0].endswith("tensorboard_data_server/bin/server"):
+        if is_data_server(command):
             return True
         call = python_call(command)
         if call is None:
@@ -50,6 +50,11 @@ class TensorBoard:
             os.unlink(path)
             return f"removed {path}"
         return f"{path} could not be removed"
+
+
+def is_data_server(command: Command) -> bool:
+    """Tell whether it is the process that reads the logs for a TensorBoard, as its child."""
+    return bool(command.argv) and command.argv[0].endswith("tensorboard_data_server/bin/server")
 
 
 def _describes(path: str, stopped: Stopped) -> bool:
