@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from pytest_gpuclean.plugin import fixtures, hookspecs, markers
+from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.options import OPTIONS
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -48,7 +49,7 @@ def handle_table() -> list[str]:
     """One row a member of the handle that a fixture hands out."""
     lines = ["| member | meaning |", "| --- | --- |"]
     for name in ("snapshot", "clean", "peak", "on_cleanup", "no_leak", "disown"):
-        member = inspect.getattr_static(fixtures.Handle, name)
+        member = inspect.getattr_static(Handle, name)
         function = member.fget if isinstance(member, property) else inspect.unwrap(member)
         call = name if isinstance(member, property) else f"{name}{_parameters(function)}"
         lines.append(f"| `{call}` | {_cell((inspect.getdoc(member) or '').partition(chr(10))[0])} |")

@@ -2,108 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_gpuclean.model import CleanupResult, Level, Snapshot, Unavailable
-    from pytest_gpuclean.plugin.hooks import RunHooks
-
-
-class Handle:
-    """What the `gpu_clean` fixtures hand out: look at memory, clean, and judge, from inside a test."""
-
-    def __init__(self, hooks: RunHooks | None, name: str) -> None:
-        """Set the handle up; one without hooks is inert (`--gpu-clean=off`)."""
-        self._hooks = hooks
-        self._name = name
-        self._callables: list[Callable[[], object]] = []
-
-    def snapshot(self) -> Snapshot:
-        """Read what is in use now on every device that is watched."""
-        from pytest_gpuclean.model import Snapshot
-
-        return self._hooks.engine.snapshot() if self._hooks else Snapshot()
-
-    def clean(self, level: Level = "comprehensive") -> CleanupResult:
-        """Clean now, and tell what each step gave back.
-
-        Args:
-            level: `quick` or `comprehensive`.
-
-        Raises:
-            ValueError: where the level is neither.
-        """
-        from pytest_gpuclean.model import CleanupResult
-        from pytest_gpuclean.plugin.options import LEVELS
-        from pytest_gpuclean.units import parse_choice
-
-        parse_choice(level, LEVELS, f"{self._name}.clean()")
-        return self._hooks.engine.clean(level) if self._hooks else CleanupResult(level=level)
-
-    @property
-    def peak(self) -> int | Unavailable:
-        """The most memory in bytes that a device had allocated since the fixture's setup; the largest of all devices.
-
-        `Unavailable` with the reason where no source keeps a peak, as for host memory.
-        """
-        from pytest_gpuclean.model import Unavailable
-
-        if self._hooks is None:
-            return Unavailable("peak", "--gpu-clean=off")
-        peaks = [r.peak_bytes for r in self.snapshot().readings if r.peak_bytes is not None]
-        return max(peaks) if peaks else Unavailable("peak", "no device in use keeps a peak")
-
-    def on_cleanup(self, function: Callable[[], object]) -> Callable[[], object]:
-        """Call a function at the cleanup that ends this fixture's scope, the last one given first.
-
-        Args:
-            function: takes no arguments. What it raises is recorded, and the other steps go on.
-
-        Returns:
-            The function, so that this works as a decorator.
-        """
-        if not callable(function):
-            raise TypeError(f"{self._name}.on_cleanup(): {function!r} is not callable")
-        self._callables.append(function)
-        return function
-
-    def disown(self, pid: int) -> None:
-        """Let a process go on that the test has started, with what is below it: nobody stops it at the end.
-
-        Args:
-            pid: its number.
-
-        Raises:
-            ValueError: where it is no process that this run has started.
-        """
-        if self._hooks is not None:
-            self._hooks.disown(pid)
-
-    @contextmanager
-    def no_leak(self, threshold: str | int | None = None) -> Iterator[None]:
-        """Fail where the block leaves more memory than it began with.
-
-        Args:
-            threshold: the largest growth that passes, as in `--gpu-leak-threshold`; its value by default.
-        """
-        if self._hooks is None:
-            yield
-            return
-        with self._hooks.no_leak(threshold, self._name):
-            yield
-
-    def take_callables(self) -> list[Callable[[], object]]:
-        """Hand over what is to be called, the last one given first."""
-        taken, self._callables = self._callables[::-1], []
-        return taken
+    from pytest_gpuclean.plugin.handle import Handle
 
 
 def _handle(request: pytest.FixtureRequest) -> Generator[Handle, Any, None]:
     from pytest_gpuclean.plugin import activate
+    from pytest_gpuclean.plugin.handle import Handle
     from pytest_gpuclean.plugin.settings import settings_of
 
     name = str(request.fixturename)

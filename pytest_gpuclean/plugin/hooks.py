@@ -20,7 +20,7 @@ from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
-from pytest_gpuclean.plugin.fixtures import Handle
+from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of

@@ -10,6 +10,10 @@ from importlib.util import find_spec
 
 import pytest
 
+from pytest_gpuclean.model import LeftProcess, TestRecord
+from pytest_gpuclean.plugin.outcome import Verdicts
+from pytest_gpuclean.plugin.settings import Settings
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the cases are Linux processes")
 
 STARTING = """
@@ -21,6 +25,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pytest_gpuclean.model import LeftProcess, TestRecord
+from pytest_gpuclean.plugin.outcome import Verdicts
+from pytest_gpuclean.plugin.settings import Settings
 
 
 def sleep(name, seconds=100, **options):
@@ -632,3 +640,27 @@ class TestTensorBoard:
         finally:
             mine.terminate()
             mine.wait()
+
+
+class Item:
+    """As much of a test as a verdict looks at."""
+
+    def __init__(self):
+        self.nodeid, self.stash = "test_it.py::test_a", pytest.Stash()
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "fails"),
+    [
+        (None, {"ended_by": "SIGKILL"}, False),
+        (None, {"reason": "it is in uninterruptible sleep (D)"}, True),
+        ("fail", {"ended_by": "itself"}, True),
+        ("fail", {"is_spared": True}, False),
+        ("report", {"is_spared": True}, False),
+    ],
+)
+def test_what_a_test_fails_for(mode, values, fails):
+    left = LeftProcess(pid=12, name="sleep", command="sleep 100", **values)
+    record = TestRecord(test="test_it.py::test_a", left=(left,))
+    told = Verdicts(Settings(threshold_bytes=1, level="quick", processes=mode)).tell(Item(), record)
+    assert bool(told.failure) is fails
