@@ -8,6 +8,8 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+_LONGEST_START_SECONDS = 1.0
+
 
 def run_apart(does: Callable[[], Result]) -> Result:
     """Do something in a thread of its own, and wait for it.
@@ -21,8 +23,10 @@ def run_apart(does: Callable[[], Result]) -> Result:
     """
     results: list[Result] = []
     errors: list[BaseException] = []
+    has_begun, is_done = threading.Event(), threading.Event()
 
     def work() -> None:
+        has_begun.set()
         try:
             results.append(does())
         except BaseException as error:
@@ -30,13 +34,17 @@ def run_apart(does: Callable[[], Result]) -> Result:
         finally:
             is_done.set()
 
-    # Not Thread.join(): before Python 3.13, one that is broken off takes the thread for ended.
-    is_done = threading.Event()
-    threading.Thread(target=work, name="gpuclean-stop", daemon=True).start()
     interrupt: BaseException | None = None
-    while not is_done.is_set():
+    try:
+        threading.Thread(target=work, name="gpuclean-stop", daemon=True).start()
+    except Exception:  # raised by a handler while the thread came up, or there is no thread to be had
+        if not has_begun.wait(_LONGEST_START_SECONDS):
+            work()
+    # Not Thread.join(): before Python 3.13, one that is broken off takes the thread for ended.
+    while True:
         try:
             is_done.wait()
+            break
         except Exception:
             continue
         except BaseException as error:

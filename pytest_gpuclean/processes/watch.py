@@ -294,6 +294,7 @@ class ProcessWatch:
                 families=self._others_families,
             )
         )
+        told = [left for left in told if left.ended_by != "itself"]  # on its way out, or gone with its parent
         told = without_ended_trackers(self.run.procfs, told)
         self._settle(told, due)
         return [*shut.values(), *(self._name_board(left) if left.pid in inside else left for left in told)]

@@ -26,10 +26,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_gpuclean.model import LeftProcess, TestRecord
-from pytest_gpuclean.plugin.outcome import Verdicts
-from pytest_gpuclean.plugin.settings import Settings
-
 
 def sleep(name, seconds=100, **options):
     process = subprocess.Popen(["sleep", str(seconds)], **options)
