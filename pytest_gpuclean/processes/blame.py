@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.identity import ProcessKey, ticks_now
+from pytest_gpuclean.processes.live_objects import pids_of_multiprocessing
 from pytest_gpuclean.processes.ownership import Run
 from pytest_gpuclean.processes.procfs import value_in
 
@@ -48,6 +49,7 @@ class Blame:
         self._only_in_windows = only_in_windows
         self._is_open = False
         self._begin_ticks = 0
+        self._whole_run = Starter("the whole run")
         self._stack: list[Starter] = [self.test]
         self._places: dict[ProcessKey, str] = {}
         """What the runner was at when a process was started, by its own account."""
@@ -91,7 +93,7 @@ class Blame:
 
     def end_all(self) -> None:
         """End the run: nothing that was started in it may go on."""
-        for starter in (self.test, *self.fixtures.values(), *self._stack):
+        for starter in (self.test, self._whole_run, *self.fixtures.values(), *self._stack):
             starter.lives = False
 
     # -- booking ------------------------------------------------------------------------------------------------
@@ -149,9 +151,9 @@ class Blame:
         parent = by_pid.get(process.parent_pid)
         if parent in self._trees:
             self.settle_tree(process.key)
-        # A server of the runner's own libraries (a forkserver) starts what anybody asks it to.
-        if parent in self.starters and (parent in self._trees or parent not in self.settled):
-            return self.starters[parent]
+        if parent in self.starters:
+            is_served = parent in self.settled and parent not in self._trees
+            return self._starter_of_served(process, self.starters[parent]) if is_served else self.starters[parent]
         if self._only_in_windows and not self._is_open and self._stack[-1] is self.test:
             self.settle_tree(process.key)
             return self.test
@@ -169,6 +171,16 @@ class Blame:
         if not test and self._is_nobodys(process, environ):
             self.settle_tree(process.key)
         return self._stack[-1]
+
+    def _starter_of_served(self, process: OwnedProcess, server_starter: Starter) -> Starter:
+        """Say for whom a server of the run's own libraries (a forkserver) has started a process.
+
+        Its environment is that of the server, so it tells nothing.
+        """
+        if process.pid in pids_of_multiprocessing():
+            return self._stack[-1]
+        # A worker has asked for it, somebody's whom this process does not know: on doubt it goes on.
+        return server_starter if server_starter.lives else self._whole_run
 
     def _place_in(self, environ: bytes | None) -> str:
         place = value_in(environ, self._started_in) if self._started_in else None

@@ -41,9 +41,10 @@ def _pids_of(processes: Iterable[Any]) -> list[int | None]:
     return [process.pid for process in processes]
 
 
+_PROCESS = _Kind("multiprocessing.process", "BaseProcess", lambda value: [value.pid])
 _KINDS = (
     _Kind("subprocess", "Popen", lambda value: [value.pid]),
-    _Kind("multiprocessing.process", "BaseProcess", lambda value: [value.pid]),
+    _PROCESS,
     _Kind("multiprocessing.pool", "Pool", lambda value: _pids_of(value._pool), lambda value: value.terminate()),
     _Kind(
         "multiprocessing.managers", "BaseManager", lambda value: [value._process.pid], lambda value: value.shutdown()
@@ -86,6 +87,13 @@ def live_objects(pids: Collection[int]) -> list[LiveObject]:
         if kind is not None and own:
             found.append(LiveObject(value, own, _bound(kind.shut, value)))
     return found
+
+
+def pids_of_multiprocessing() -> frozenset[int]:
+    """List the processes that `multiprocessing` has started here, without a walk of the heap."""
+    module = sys.modules.get("multiprocessing.process")
+    started = list(vars(module).get("_children", ())) if type(module) is ModuleType else []
+    return frozenset(pid for process in started for pid in _own_pids(_PROCESS, process))
 
 
 def shut_down(objects: Iterable[LiveObject], limit_seconds: float) -> None:

@@ -30,6 +30,7 @@ from pytest_gpuclean.processes.trackers import without_ended_trackers
 _MOMENT_SECONDS = (0.5, 0.1)
 """How long a process may take to go by itself: at first, and at least where waiting has never helped."""
 _SHUT_DOWN_SECONDS = 5.0
+_AFTER_SHUT_DOWN_SECONDS = 0.1
 _POLL_WITHOUT_PIDFD_SECONDS = 0.01
 
 Mode = Literal["kill", "fail", "report"]
@@ -321,6 +322,9 @@ class ProcessWatch:
         begin = time.monotonic()
         shut_down(objects, min(_SHUT_DOWN_SECONDS, self._settle_seconds))
         del objects
+        # An executor's workers are on their way out then, unless they are busy.
+        on_their_way = [process for process in due if process.key in before]
+        _wait_for_ends(self.run, on_their_way, min(_AFTER_SHUT_DOWN_SECONDS, self._settle_seconds))
         alive = {process.key for process in self._look_again(due) if not process.is_zombie}
         seconds = time.monotonic() - begin
         return {

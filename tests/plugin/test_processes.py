@@ -246,7 +246,62 @@ def test_a_live_pool_is_shut_its_own_way(world):
     """)
     result = world.go()
     result.assert_outcomes(passed=3)
-    assert section(result).count("shut down with its pool") >= 2
+    assert section(result).count("shut down with its pool") == 4
+    assert "ended by" not in section(result)
+
+
+def test_what_a_forkserver_starts_is_whose_it_was_started_for(world):
+    world.begin("""
+        CONTEXT = multiprocessing.get_context("forkserver")
+
+        def work(queue):
+            queue.put(os.getpid())
+            time.sleep(100)
+        def work_below(queue, asked):
+            asked.get()
+            CONTEXT.Process(target=work, args=(queue,)).start()
+            time.sleep(100)
+        def start(name):
+            queue = CONTEXT.Queue()
+            process = CONTEXT.Process(target=work, args=(queue,))
+            process.start()
+            note(name, queue.get())
+            return process
+
+        def test_brings_the_server_up():
+            start("first")
+
+        @pytest.fixture(scope="module")
+        def worker():
+            process = start("fixture")
+            yield
+            assert process.exitcode is None
+
+        @pytest.fixture(scope="module")
+        def below():
+            queue, asked = CONTEXT.Queue(), CONTEXT.Queue()
+            process = CONTEXT.Process(target=work_below, args=(queue, asked))
+            process.start()
+            note("above", process.pid)
+            return queue, asked
+
+        def test_with_a_worker_of_a_fixture(worker, below):
+            start("second")
+        def test_with_one_below_it(worker, below):
+            below[1].put("go")
+            note("below", below[0].get())
+        def test_after(worker):
+            assert Path(f"/proc/{Path('pid-below').read_text()}/cmdline").read_bytes()
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=4, errors=3)
+    assert not any(map(world.is_alive, ("first", "second", "fixture", "above", "below")))
+    told = section(result).splitlines()
+    assert [line.split(":", 3)[2] for line in told if line.startswith("STOPPED")][:2] == [
+        "test_brings_the_server_up",
+        "test_with_a_worker_of_a_fixture",
+    ]
+    assert not any("started by test_it" in line for line in told)
 
 
 def test_the_exit_code_of_a_live_popen_stays_true(world):
