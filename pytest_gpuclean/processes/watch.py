@@ -96,7 +96,10 @@ class ProcessWatch:
 
     def end_setup(self, key: int) -> None:
         """End it."""
-        self.look()
+        if self.tier.subreaper:
+            self.look()
+        else:
+            self._look_everywhere()  # a daemon of the fixture's is not below the run
         self._blame.end_setup(key)
 
     def begin_release(self, key: int) -> None:

@@ -478,6 +478,29 @@ def test_without_a_subreaper_orphans_are_found_at_the_end_of_the_module(world):
     assert "test_it.py::test_orphan" in section(result)
 
 
+def test_without_a_subreaper_the_daemon_of_a_fixture_goes_on_to_its_end(world):
+    world.ini("gpu_subreaper = off")
+    world.conftest("""
+        import subprocess
+
+        @pytest.fixture(scope="session")
+        def daemon():
+            subprocess.run("sleep 100 & echo $! > pid-daemon", shell=True, stdout=subprocess.DEVNULL)
+    """)
+    world.begin("def test_one(daemon): pass", name="test_a")
+    world.begin(
+        """
+        def test_two(daemon):
+            assert Path(f"/proc/{Path('pid-daemon').read_text().strip()}/cmdline").read_bytes()
+        """,
+        name="test_b",
+    )
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["gpuclean: fixture 'daemon' (session scope) left 1 process running"])
+    assert not world.is_alive("daemon")
+
+
 def test_bad_values_are_refused_by_name(world):
     world.begin("def test_it(): pass")
     result = world.run_apart("--gpu-processes=maim")
