@@ -64,6 +64,7 @@ class _SharedMemory:
 
     def __init__(self) -> None:
         self._statm: int | None = None
+        self._file: tuple[int, int] | None = None
         self._owner_pid = 0
         self._page_bytes = 0
         self._space_bytes = 0
@@ -71,8 +72,10 @@ class _SharedMemory:
         self._open()
 
     def __del__(self) -> None:
-        if self._statm is not None:
+        # A test may have closed all descriptors, and the number be somebody else's by now.
+        if self._statm is not None and _file_behind(self._statm) == self._file:
             os.close(self._statm)
+        self._statm = None
 
     def _open(self) -> None:
         self.__del__()
@@ -80,6 +83,7 @@ class _SharedMemory:
         if sys.platform == "linux":
             try:
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+                self._file = _file_behind(self._statm)
                 self._page_bytes = os.sysconf("SC_PAGE_SIZE")
             except OSError:
                 pass
@@ -98,6 +102,14 @@ class _SharedMemory:
             self._space_bytes = space
             self._mapped_bytes = _shared_map_bytes()
         return self._mapped_bytes
+
+
+def _file_behind(descriptor: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _shared_map_bytes() -> int:

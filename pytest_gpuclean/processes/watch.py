@@ -29,6 +29,8 @@ from pytest_gpuclean.processes.trackers import without_ended_trackers
 
 _MOMENT_SECONDS = (0.5, 0.1)
 """How long a process may take to go by itself: at first, and at least where waiting has never helped."""
+_BLINK_SECONDS = 0.02
+"""So long before anything is collected for its sake."""
 _SHUT_DOWN_SECONDS = 5.0
 _AFTER_SHUT_DOWN_SECONDS = 0.1
 _POLL_WITHOUT_PIDFD_SECONDS = 0.01
@@ -129,6 +131,9 @@ class ProcessWatch:
         if due:
             self._hand_to_fixtures(due, held_by)
             due = self._blame.due(due)
+        if due:  # most often it is on its way out
+            _wait_for_ends(self.run, due, min(_BLINK_SECONDS, self._settle_seconds))
+            due = self._blame.due(self._look_again(due))
         if due:
             release()
             due = self._wait_a_moment(due)

@@ -117,3 +117,19 @@ def test_probes_come_and_go_without_keeping_files_open():
     for _ in range(50):
         list(HostProbe().read())
     assert len(os.listdir("/proc/self/fd")) - before < 10
+
+
+def test_a_number_that_is_somebody_elses_by_now_is_not_closed(tmp_path):
+    import os
+
+    from pytest_gpuclean.memory.host import _SharedMemory
+
+    shared = _SharedMemory()
+    number = shared._statm
+    if number is None:
+        pytest.skip("there is no /proc/self/statm here")
+    with open(tmp_path / "file", "w") as file:
+        os.dup2(file.fileno(), number)  # as after os.closerange() in a test
+        del shared
+        os.fstat(number)
+        os.close(number)
