@@ -108,8 +108,8 @@ def above_bare(figures: Figures, name: str, bare: str = "bare", clock: str = "cp
         figures: of `sessions`.
         name: the variant.
         bare: the variant that is subtracted; it ran as many tests.
-        clock: `cpu_seconds`, which other programs on the machine do not disturb, or `wall_seconds`; with `inner_` in
-            front, of all tests but the first and the last.
+        clock: `cpu_seconds`, which other programs disturb least, or `wall_seconds`; with `test_` in
+            front, of the median test.
     """
     return min(run[clock] for run in figures[name]) - min(run[clock] for run in figures[bare])
 

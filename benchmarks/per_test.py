@@ -28,7 +28,7 @@ def run(*, quick: bool) -> Iterator[Row]:
 
 
 def _idle(devices: int, quick: bool) -> list[Row]:
-    """Take many tests less few: what is left is a test's; what few cost beyond theirs is the run's."""
+    """Take the median of many tests for a test; what a session of few costs is mostly the run's."""
     rounds = 3 if quick else 6
     few, many = 20, 2020
     variants = {}
@@ -48,11 +48,8 @@ def _idle(devices: int, quick: bool) -> list[Row]:
     rows = [Row(group=group, what="usual fixture, a test", measured=usual, unit="µs")]
     for name in LEVELS:
         of_few = above_bare(figures, f"{name} {few}", f"bare {few}")
-        a_few, a_many = (
-            above_bare(figures, f"{name} {tests}", f"bare {tests}", "inner_cpu_seconds") for tests in (few, many)
-        )
+        a_test = 1e6 * above_bare(figures, f"{name} {many}", f"bare {many}", "test_cpu_seconds")
         of_modules = above_bare(spread, f"{name} {few}", f"bare {few}")
-        a_test = 1e6 * (a_many - a_few) / (many - few)
         compared = f"1/{usual / max(a_test, 0.01):.0f}"
         rows += [
             Row(group=group, what=f"{name}, a test", measured=a_test, unit="µs", budget=budget, compared=compared),
@@ -69,23 +66,18 @@ def _idle(devices: int, quick: bool) -> list[Row]:
 
 def _using(body: str, devices: int, quick: bool) -> list[Row]:
     rounds = 2 if quick else 5
-    few, many = 20, 320
-    variants = {}
-    for tests in (few, many):
-        variants[f"bare {tests}"] = Variant(tests)
-        variants |= {f"{name} {tests}": Variant(tests, arguments) for name, arguments in LEVELS.items()}
-    variants[f"usual {few}"] = Variant(few, usual=True)
+    tests, few = 320, 20
+    variants = {"bare": Variant(tests)}
+    variants |= {name: Variant(tests, arguments) for name, arguments in LEVELS.items()}
+    variants |= {"bare few": Variant(few), "usual": Variant(few, usual=True)}
     figures = sessions(variants, body=body, rounds=rounds, devices=devices)
 
-    def seconds(name: str, tests: int) -> float:
-        return above_bare(figures, f"{name} {tests}", f"bare {tests}", clock="inner_wall_seconds")
-
-    usual = 1e6 * seconds("usual", few) / few
+    usual = 1e6 * above_bare(figures, "usual", "bare few", "test_wall_seconds")
     does = {"counted": "take 4 MiB and free it", "cycle": "leave 4 MiB in a garbage cycle"}[body]
     group = f"tests that {does}; {PLACES[devices]}"
     rows = [Row(group=group, what="usual fixture, a test", measured=usual, unit="µs")]
     for name in LEVELS:
-        measured = 1e6 * (seconds(name, many) - seconds(name, few)) / (many - few)
+        measured = 1e6 * above_bare(figures, name, "bare", "test_wall_seconds")
         rows.append(
             Row(
                 group=group,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Generator
@@ -25,17 +26,13 @@ BODIES = {
 
 
 class Stopwatch:
-    """Times the loop over the tests alone, without start-up and collection."""
+    """Times the loop over the tests alone, without start-up and collection, and each test in it."""
 
     def __init__(self) -> None:
         self.wall_seconds = 0.0
         self.cpu_seconds = 0.0
-        self.inner_wall_seconds = 0.0
-        """Without the first and the last test: what begins and ends with them costs more the more tests there are."""
-        self.inner_cpu_seconds = 0.0
         self.rss_bytes = 0
-        self._started = 0
-        self._begin = (0.0, 0.0)
+        self._tests: list[tuple[float, float]] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -48,20 +45,19 @@ class Stopwatch:
         self.rss_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return result
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, nextitem: pytest.Item | None) -> None:
-        """Note when the second test begins, and the last."""
-        self._started += 1
-        if self._started == 2:
-            self._begin = time.perf_counter(), time.process_time()
-        if nextitem is None:
-            wall, cpu = self._begin
-            self.inner_wall_seconds = time.perf_counter() - wall
-            self.inner_cpu_seconds = time.process_time() - cpu
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Time one test."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = yield
+        self._tests.append((time.perf_counter() - wall, time.process_time() - cpu))
+        return result
 
     def figures(self) -> dict[str, float]:
         """Give everything that was measured, by name."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        named = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        wall, cpu = (statistics.median(times) for times in zip(*self._tests, strict=True))
+        return {**named, "test_wall_seconds": wall, "test_cpu_seconds": cpu}
 
 
 class UsualFixture:
