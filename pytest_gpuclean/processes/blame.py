@@ -157,7 +157,7 @@ class Blame:
         if self._only_in_windows and not self._is_open and self._stack[-1] is self.test:
             self.settle_tree(process.key)
             return self.test
-        environ = self._run.procfs.environ(process.pid)
+        environ = self._environ_of(process)
         place = self._place_in(environ)
         test = place.rpartition(" (")[0]
         if place:
@@ -181,6 +181,13 @@ class Blame:
             return self._stack[-1]
         # A worker has asked for it, somebody's whom this process does not know: on doubt it goes on.
         return server_starter if server_starter.lives else self._whole_run
+
+    def _environ_of(self, process: OwnedProcess) -> bytes | None:
+        environ = self._run.procfs.environ(process.pid)
+        if not environ:  # it is just being executed: Popen returns as early as that
+            self._run.procfs.wait_for_exec(process.pid)
+            environ = self._run.procfs.environ(process.pid)
+        return environ
 
     def _place_in(self, environ: bytes | None) -> str:
         place = value_in(environ, self._started_in) if self._started_in else None

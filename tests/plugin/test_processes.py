@@ -39,8 +39,12 @@ def note(name, pid):
 
 
 @pytest.fixture
-def world(suite, request):
+def world(suite, monkeypatch):
     """An inner suite in a process of its own, and what it has started: ended at the end, by pid."""
+    # In the background of a shell SIGINT is ignored, and whatever is started then ignores it too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    scripts = os.path.dirname(sys.executable)
+    monkeypatch.setenv("PATH", os.pathsep.join([scripts, os.environ.get("PATH", "")]))
     suite.pid = lambda name: int((suite.pytester.path / f"pid-{name}").read_text())
     suite.is_alive = lambda name: is_alive(suite.pid(name))
     suite.begin = lambda text, name="test_it": suite.write(text, name=name, header=STARTING)
@@ -49,6 +53,7 @@ def world(suite, request):
     for file in suite.pytester.path.glob("pid-*"):
         if is_alive(int(file.read_text())):
             os.kill(int(file.read_text()), signal.SIGKILL)
+    signal.signal(signal.SIGINT, before)
 
 
 def is_alive(pid):
@@ -72,7 +77,7 @@ def test_what_a_test_leaves_is_stopped_and_told(world):
         def test_waits():
             sleep("waited", seconds=0.1).wait()
         def test_goes_soon():
-            sleep("soon", seconds=0.2)
+            sleep("soon", seconds=0.05)
         def test_after():
             left = Path("/proc", Path("pid-left").read_text(), "stat")
             assert not left.exists() or ") Z " in left.read_text()
