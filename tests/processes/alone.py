@@ -71,6 +71,8 @@ def main():
     signal.alarm(SECONDS)
     # A run in the background of a shell (`pytest &`) has it ignored, and so has everything that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     module, name = sys.argv[1:]
     try:
         getattr(importlib.import_module(module), name).inside()
