@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 
 from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families.interface import Command, Family, Kind
 from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
@@ -134,6 +135,7 @@ class OrphanWatch:
         asked = set(places)
         self._told |= asked
         if not self._stops:
+            self.left += [self._left_running(process, places[process.key]) for process in orphans]
             return
         kept = self._not_below(asked)
 
@@ -152,6 +154,17 @@ class OrphanWatch:
             may_live=may_live,
             started_by=lambda key: places.get(key, ""),
             families=self._families,
+        )
+
+    def _left_running(self, process: OwnedProcess, started_by: str) -> LeftProcess:
+        command = read_command(self.run.procfs, process.pid, self.run.pid)
+        return LeftProcess(
+            pid=process.pid,
+            name=label(command),
+            command=command_line(command),
+            started_by=started_by,
+            is_spared=True,
+            reason="it was left running",
         )
 
     def _is_fork_of_worker(self, command: Command) -> bool:

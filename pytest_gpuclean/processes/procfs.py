@@ -247,30 +247,20 @@ class Procfs:
     def _status_field(self, pid: int, name: bytes) -> list[bytes]:
         return _field(self._read(f"{pid}/status"), name)
 
-    def _read(self, path: str) -> bytes | None:
-        """Read a small file; a read that gives less than it could is the last one."""
-        try:
-            descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            data = os.read(descriptor, _CHUNK_BYTES)
-            return data if len(data) < _CHUNK_BYTES else data + _rest(descriptor)
-        except OSError:  # ESRCH: it ended between open and read
-            return None
-        finally:
-            os.close(descriptor)
-
     def _read_to_end(self, path: str) -> bytes | None:
         """Read a list that the kernel gives a page at a time: what is shorter by far is all of it."""
+        return self._read(path, whole_below_bytes=_HALF_A_PAGE_BYTES)
+
+    def _read(self, path: str, whole_below_bytes: int = _CHUNK_BYTES) -> bytes | None:
+        """Read a file; a first read that gives less than so many bytes is the last one."""
         try:
             descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             data = os.read(descriptor, _CHUNK_BYTES)
-            return data if len(data) < _HALF_A_PAGE_BYTES else data + _rest(descriptor)
-        except OSError:
+            return data if len(data) < whole_below_bytes else data + _rest(descriptor)
+        except OSError:  # ESRCH: it ended between open and read
             return None
         finally:
             os.close(descriptor)

@@ -557,6 +557,16 @@ class TestWorkers:
         assert result.duration < 60
         assert "STOPPED a worker that died: sleep" in section(result)
 
+    def test_what_a_dead_worker_leaves_is_told_where_nothing_is_stopped(self, world):
+        world.begin("""
+            def test_dies():
+                sleep("child", seconds=30, stdout=subprocess.DEVNULL)
+                os._exit(3)
+        """)
+        result = world.go("-p", "xdist", "-n", "1", "--gpu-processes=report")
+        assert world.is_alive("child")
+        assert re.search(r"LEFT a worker that died: sleep .*started by test_it.py::test_dies", section(result))
+
 
 def test_workers_of_a_forkserver_are_found_in_every_test(world):
     world.begin("""

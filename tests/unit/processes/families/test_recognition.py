@@ -55,7 +55,7 @@ KNOWN = [
     ("vLLM", [PY, "-m", "vllm.entrypoints.openai.api_server", "--model", "x"]),
     ("Triton server", ["/opt/tritonserver/bin/tritonserver", "--model-repository=/models"]),
     ("ssh-agent", ["ssh-agent", "-s"]),
-    ("GnuPG service", ["gpg-agent", "--homedir", "/root/.gnupg", "--use-standard-socket", "--daemon"]),
+    ("GnuPG service", ["gpg-agent", "--homedir", "keys", "--use-standard-socket", "--daemon"]),
     ("D-Bus", ["/usr/bin/dbus-daemon", "--session"]),
     ("screen", ["SCREEN", "-dmS", "x"]),
     ("sccache server", ["/usr/bin/sccache"]),
