@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from pytest_gpuclean.model import (
     Account,
     CleanupResult,
+    Content,
+    Explanation,
+    Holder,
     Leak,
     LeftProcess,
     Reading,
@@ -39,6 +42,35 @@ CLEANUPS = st.builds(
     after=SIZES,
     seconds=SECONDS,
 )
+CONTENTS = st.builds(
+    Content,
+    type_name=st.text(max_size=8),
+    dtype=st.text(max_size=8),
+    shape=st.lists(st.integers(0, 2**40), max_size=3).map(tuple),
+    device=st.text(max_size=8),
+    count=st.integers(0, 10**6),
+    held_bytes=st.integers(0, 2**60),
+    made_at=st.text(max_size=8),
+)
+HOLDERS = st.builds(
+    Holder,
+    kind=st.text(max_size=8),
+    chain=st.text(max_size=20),
+    cause=st.text(max_size=8),
+    held_bytes=st.integers(0, 2**60),
+    count=st.integers(0, 10**6),
+    detail=st.text(max_size=8),
+)
+EXPLANATIONS = st.builds(
+    Explanation,
+    contents=st.lists(CONTENTS, max_size=2).map(tuple),
+    holders=st.lists(HOLDERS, max_size=2).map(tuple),
+    explained_bytes=st.integers(0, 2**60),
+    unexplained=st.text(max_size=8),
+    left=st.lists(st.text(max_size=8), max_size=2).map(tuple),
+    cut=st.text(max_size=8),
+    seconds=SECONDS,
+)
 LEAKS = st.builds(
     Leak,
     kind=st.sampled_from(["test", "fixture", "module", "session", "peak"]),
@@ -52,6 +84,7 @@ LEAKS = st.builds(
     allowed=st.text(max_size=8),
     kept_once=st.text(max_size=8),
     note=st.text(max_size=8),
+    explanation=st.none() | EXPLANATIONS,
 )
 LEFT = st.builds(
     LeftProcess,
