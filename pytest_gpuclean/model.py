@@ -190,6 +190,8 @@ class Holder:
     """How many of the leaked tensors and arrays are reached from it."""
     detail: str = ""
     """One more fact: where a thread stands now, which bytes a graph has saved."""
+    is_known: bool = True
+    """Whether `chain` names something; else it says why nothing is named."""
 
     def to_wire(self) -> Wire:
         """Write it as plain data."""

@@ -1,0 +1,80 @@
+"""What a function holds beside its code, and how a function is called from outside."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pytest_gpuclean.leaks import causes, raw
+
+_WRAPPERS = (staticmethod, classmethod)
+
+
+class Variable(NamedTuple):
+    """A variable that belongs to a function and not to a call of it."""
+
+    kind: str
+    variable: str
+    width: int
+    """How many steps of the path it takes."""
+
+
+def name_of(function: types.FunctionType) -> str:
+    """Name a function with its module: `test_model.make.<locals>.hook`."""
+    module, name = raw.text_of(function.__module__), raw.text_of(function.__qualname__)
+    return f"{module}.{name}" if module else name
+
+
+def name_of_cache(wrapper: Any) -> str:
+    """Name the function that functools.cache or lru_cache stands around."""
+    wrapped = raw.attribute(wrapper, "__wrapped__")
+    return name_of(wrapped) if type(wrapped) is types.FunctionType else raw.type_name(type(wrapped))
+
+
+def variable_behind(path: Sequence[Any], at: int) -> Variable | None:
+    """Find which variable of the function `path[at]` leads on along a path; None where it is something else."""
+    function, value = path[at], path[at + 1]
+    following = path[at + 2] if at + 2 < len(path) else raw.MISSING
+    code = function.__code__
+    if value is function.__closure__ and type(following) is types.CellType:
+        index = raw.position_of(iter(value), following)
+        name = raw.text_of(code.co_freevars[index]) if index is not None and index < len(code.co_freevars) else ""
+        return Variable(causes.CLOSURE, name, 3 if at + 3 < len(path) else 2)
+    if value is function.__defaults__ and following is not raw.MISSING:
+        index = raw.position_of(iter(value), following)
+        names = code.co_varnames[: code.co_argcount][-len(value) :]
+        name = raw.text_of(names[index]) if index is not None and index < len(names) else ""
+        return Variable(causes.DEFAULT_ARGUMENT, name, 2)
+    if value is function.__kwdefaults__ and following is not raw.MISSING:
+        return Variable(causes.DEFAULT_ARGUMENT, raw.text_of(raw.key_of(value, following)), 2)
+    if following is not raw.MISSING and type(value) is dict:
+        key = raw.key_of(value, following)
+        if type(key) is str and value is raw.instance_dict(function):
+            return Variable(causes.FUNCTION_ATTRIBUTE, raw.text_of(key), 2)
+    return None
+
+
+def is_named_by_its_module(function: Any) -> bool:
+    """Tell whether a function, or one with a cache around it, is found in its module under its own name."""
+    inner = function
+    if type(function) is not types.FunctionType:
+        inner = raw.attribute(function, "__wrapped__")
+        if type(inner) is not types.FunctionType:
+            return False
+    module = sys.modules.get(raw.text_of(inner.__module__))
+    namespace = raw.module_dict(module)
+    if namespace is None:
+        return False
+    found: Any = raw.MISSING
+    for depth, name in enumerate(raw.text_of(inner.__qualname__, 1000).split(".")):
+        if depth == 0:
+            found = raw.find(namespace, name)
+        elif raw.is_class(found):
+            found = raw.find(raw.namespace_of(found), name)
+        else:
+            return False
+    if type(found) in _WRAPPERS:
+        found = raw.attribute(found, "__func__")
+    return found is function

@@ -1,0 +1,68 @@
+"""The namespaces of modules: which dict belongs to which, and which are the user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+from pytest_gpuclean.leaks import raw
+
+_BUILTINS = sys.intern("__builtins__")
+_LARGEST_NAMESPACE = 20_000
+_LARGEST_SOURCE_BYTES = 2**20
+_INSTALLED = ("site-packages", "dist-packages")
+_STANDARD = os.path.dirname(os.__file__)
+
+
+class Modules:
+    """The modules that are loaded, by the identity of their namespace."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        for key, module in raw.pairs_of(sys.modules):
+            namespace = raw.module_dict(module)
+            if namespace is not None and type(key) is str and id(namespace) not in self._names:
+                self._names[id(namespace)] = key
+
+    def is_namespace(self, candidate: dict[str, Any]) -> bool:
+        """Tell whether a dict is the namespace of a module, or of code that was run as one is."""
+        if id(candidate) in self._names:
+            return True
+        if dict.__len__(candidate) > _LARGEST_NAMESPACE:
+            return False
+        try:
+            return any(key is _BUILTINS for key in candidate)
+        except RuntimeError:  # it changed meanwhile, in another thread
+            return False
+
+    def name_of(self, namespace: dict[str, Any]) -> str:
+        """Name the module of a namespace."""
+        known = self._names.get(id(namespace), "")
+        return raw.text_of(raw.find(namespace, "__name__")) or raw.text_of(known) or "<namespace>"
+
+    def is_users(self, namespace: dict[str, Any]) -> bool:
+        """Tell whether a module is neither of the standard library nor installed."""
+        file = raw.find(namespace, "__file__")
+        if type(file) is not str:
+            return self.name_of(namespace).partition(".")[0] not in sys.stdlib_module_names
+        return not any(part in file for part in _INSTALLED) and not file.startswith(_STANDARD)
+
+    def users(self) -> list[dict[str, Any]]:
+        """List the namespaces of the user's modules, the youngest first."""
+        found = [raw.module_dict(module) for _, module in raw.pairs_of(sys.modules)]
+        return [namespace for namespace in reversed(found) if namespace is not None and self.is_users(namespace)]
+
+    def defines(self, namespace: dict[str, Any], name: str) -> bool:
+        """Tell by its source whether a module assigns a name itself, rather than importing it from another."""
+        file = raw.find(namespace, "__file__")
+        if type(file) is not str or not file.endswith(".py"):
+            return False
+        pattern = re.compile(rf"{re.escape(name)}\b[^=\n]*=(?!=)")
+        try:
+            with open(file, encoding="utf-8", errors="replace") as source:
+                lines = source.read(_LARGEST_SOURCE_BYTES).splitlines()
+            return any(pattern.match(line) for line in lines)
+        except OSError:
+            return False
