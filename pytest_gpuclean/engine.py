@@ -17,10 +17,12 @@ from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.settle import ThreadWatch
 from pytest_gpuclean.ends import leaks_of_ends
+from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held
+from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
 from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import (
@@ -58,6 +60,7 @@ class Engine:
         opaque_packages: Collection[str] = (),
         on_wait: Callable[[str], None] = lambda _: None,
         processes: ProcessWatch | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
         """Set the engine up.
 
@@ -70,9 +73,11 @@ class Engine:
             opaque_packages: packages whose objects are not looked into.
             on_wait: told what a long wait is for.
             processes: looks after the processes that tests start; None where nobody does.
+            explainer: says who holds what leaked; None where nobody asks.
         """
         self.gauge = gauge
         self.processes = processes
+        self._explainer = explainer
         self.ledger = Ledger()
         self._cleaning = Cleaning(partial(self._read, edge=False), cleaners)
         self._threshold_bytes = threshold_bytes
@@ -123,7 +128,10 @@ class Engine:
         if terms.peak_limit_bytes is not None:
             self.gauge.reset_peaks()
         snapshot = self._read(edge=starts_module)
-        self.ledger.open(module, {**held(snapshot), **self._judge.first_census()})
+        levels = {**held(snapshot), **self._judge.first_census()}
+        if not self.ledger.modules and self._explainer is not None and any(a != HEAP and levels[a] for a in levels):
+            self._explainer.mark()
+        self.ledger.open(module, levels)
         return snapshot
 
     @contextmanager
@@ -242,7 +250,7 @@ class Engine:
             self._finish_test(window)
         if window.terms.judges:
             window.has_acted |= ending.module or ending.session or bool(self.ledger.ended)
-            window.leaks += leaks_of_ends(self._judge, window, ending)
+            window.leaks += map(self._explained, leaks_of_ends(self._judge, window, ending))
         end = self._read(edge=edge) if window.has_acted else window.latest
         window.given_back_bytes += given_back(snapshot, end)
         record = self._put_away(window, begin)
@@ -335,7 +343,7 @@ class Engine:
                 self._book()
                 threads = self._window.threads if self._window else self._threads.known()
                 found = self._judge.judge_block(owner, threshold_bytes, threads)
-                leaks += [leak("test", name, a, size, threshold_bytes) for a, size in found.items()]
+                leaks += [self._explained(leak("test", name, a, size, threshold_bytes)) for a, size in found.items()]
                 self.ledger.pop(owner, charged=bool(leaks))
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -406,9 +414,21 @@ class Engine:
         if found is None:
             return False
         window.leaks += [
-            leak("test", window.test, account, size, window.terms.threshold_bytes) for account, size in found.items()
+            self._explained(leak("test", window.test, account, size, window.terms.threshold_bytes))
+            for account, size in found.items()
         ]
         return True
+
+    def _explained(self, found: Leak) -> Leak:
+        """Say who holds a leak, where that is asked for; trouble of the search takes nothing from the verdict."""
+        window = self._window
+        if self._explainer is None or (window is not None and not window.terms.explains):
+            return found
+        try:
+            return self._explainer.explained(found, self._judge.older_storages if found.kind == "test" else ())
+        except Exception as error:
+            self._judge.trouble.append(f"who holds it could not be looked up: {first_line(error)}")
+            return found
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from pytest_gpuclean.cleanup.settle import KnownThreads, Patience
 from pytest_gpuclean.ladder import Climb, LetGo, doubtful, not_returned
 from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger, add_with_heap
 from pytest_gpuclean.leaks.verdict import judge, judged_growth
-from pytest_gpuclean.memory.census import count_host_bytes
+from pytest_gpuclean.memory.census import host_storages
 from pytest_gpuclean.memory.gauge import Gauge, held, rounds
 from pytest_gpuclean.memory.imports import ImportWatch
 from pytest_gpuclean.memory.reach import Walk
@@ -54,6 +54,9 @@ class Judge:
         """Whether the dear rungs have been climbed since anything else happened in this window."""
         self._waiting: Climb | None = None
         self._counted = False
+        self._counted_storages: Collection[tuple[str, int]] = ()
+        self.older_storages: Collection[tuple[str, int]] = ()
+        """What the last count of arrays before this window has shown: none of that came to life in it."""
         self.heap_at_count = 0
         self.uncounted_bytes: int | None = None
         self.caches = [cleaner() for cleaner in CLEANERS if cleaner is not GarbageCleaner]
@@ -67,6 +70,7 @@ class Judge:
         """
         moved = None if heap_bytes is None else heap_bytes - self.heap_at_count
         self.uncounted_bytes = None if moved is None or abs(moved) > threshold else max(0, moved)
+        self.older_storages = self._counted_storages
         self.imports.mark()
         self.is_exhausted = False
         self._waiting = None
@@ -240,4 +244,6 @@ class Judge:
         if frozen:
             reason = f"the run has frozen {frozen} objects (gc.freeze): what only they hold is not counted"
             self.gauge.unavailable.setdefault("arrays", reason)
-        return {ARRAYS: count_host_bytes()}
+        storages = host_storages()
+        self._counted_storages = storages.keys()
+        return {ARRAYS: sum(storages.values())}

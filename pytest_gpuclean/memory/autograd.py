@@ -29,6 +29,10 @@ class Autograd:
             return []
         return [self._gradient(value), *self._saved(value)]
 
+    def behind_with_words(self, value: Any) -> list[tuple[Any, str]]:
+        """List them with the way to each, as one would type it."""
+        return [(found, "") for found in self.behind(value) if found is not None]
+
     def _gradient(self, tensor: Any) -> Any:
         # It has no Python wrapper until somebody asks for it; asking a tensor that is no leaf warns.
         try:

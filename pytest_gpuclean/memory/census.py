@@ -1,4 +1,4 @@
-"""The census of host memory: every tensor and array in it that is alive, counted once by its storage.
+"""The census: every tensor and array that is alive, told apart by its storage.
 
 It costs tens of milliseconds (65 ms on 173,000 objects), so it runs only after the heap has raised a doubt.
 """
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, filterfalse
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.jax import live_clients
-from pytest_gpuclean.memory.storages import StorageReaders, elements_of
+from pytest_gpuclean.memory.storages import Storage, StorageReaders, elements_of
 from pytest_gpuclean.model import ARRAYS
 
 _UNTRACKED = (dict, tuple)
@@ -24,35 +24,53 @@ _UNTRACKED_DEPTH = 6
 _OWN_PACKAGE = __name__.partition(".")[0]
 
 
-def count_host_bytes() -> int:
-    """Sum the live tensors and arrays of torch, NumPy and JAX in host memory, in bytes; TensorFlow counts its own."""
+class Living(NamedTuple):
+    """A tensor or an array that is alive, with the memory that it stands on."""
+
+    value: Any
+    storage: Storage
+    owner: Any
+    """The tensor or array that leads to it, where it is a gradient, saved by a graph or an element; else None."""
+    way: str
+    """How it leads there, as one would type it: `.grad`."""
+
+
+def host_storages() -> dict[tuple[str, int], int]:
+    """Size every storage of torch, NumPy and JAX in host memory that is alive, in bytes; TensorFlow counts its own."""
+    return {storage.identity: storage.size_bytes for _, storage, _, _ in each_living() if storage.account == ARRAYS}
+
+
+def each_living() -> Iterator[Living]:
+    """Give every tensor and array that is alive, of every loaded framework and on every device.
+
+    Several stand on one storage: views, and what is found again behind another tensor.
+    """
     readers = StorageReaders()
     if readers.is_empty:
-        return 0
-    sizes: dict[tuple[str, int], int] = {}
+        return
     expanded: dict[int, Any] = {}
-
     autograd = Autograd()
 
-    def count(candidates: Iterable[Any]) -> None:
-        pending = list(candidates)
+    def expand(candidates: Iterable[Any]) -> Iterator[Living]:
+        pending: list[tuple[Any, Any, str]] = [(candidate, None, "") for candidate in candidates]
         while pending:
-            candidate = pending.pop()
+            candidate, owner, way = pending.pop()
             reader = readers.reader_of(type(candidate))
-            storage = reader(candidate) if reader else None
-            if storage is not None and storage.account == ARRAYS:
-                sizes[storage.identity] = storage.size_bytes
-            if reader is not None and id(candidate) not in expanded:
+            if reader is None:
+                continue
+            storage = reader(candidate)
+            if storage is not None:
+                yield Living(candidate, storage, owner, way)
+            if id(candidate) not in expanded:
                 expanded[id(candidate)] = candidate
-                pending += elements_of(candidate)
-                pending += autograd.behind(candidate)
+                first = candidate if owner is None else owner
+                pending += [(element, first, f"{way}[...]") for element in elements_of(candidate)]
+                pending += [(found, first, f"{way}{step}") for found, step in autograd.behind_with_words(candidate)]
 
     for found in _found(readers.kinds()):
-        count(found)
+        yield from expand(found)
     for client in live_clients():
-        if client.platform == "cpu":
-            count(client.live_arrays())
-    return sum(sizes.values())
+        yield from expand(client.live_arrays())
 
 
 def _found(kinds: Sequence[type]) -> Iterator[list[Any]]:

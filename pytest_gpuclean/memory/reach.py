@@ -10,6 +10,7 @@ import time
 import types
 import weakref
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pytest_gpuclean.memory.autograd import Autograd
@@ -90,6 +91,11 @@ class Walk:
                     found[storage.account] = found.get(storage.account, 0) + storage.size_bytes
             pending += self._next(value, kind, is_tensor=reader is not None)
         return found
+
+    @property
+    def storages(self) -> AbstractSet[tuple[str, int]]:
+        """The identity of each storage that the walk has come by."""
+        return self._storages
 
     def has_reached(self, value: object) -> bool:
         """Tell whether the walk has come by an object."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -81,9 +82,21 @@ class StorageReaders:
         self._by_type[id(kind)] = (kind, reader)  # by id: a metaclass may compare or hash as it likes
         return reader
 
+    def base_of(self, kind: type) -> Any:
+        """Return the framework's own type that this one is or derives from; None where it is no tensor or array."""
+        bases = type.__dict__["__mro__"].__get__(kind)
+        return next((base for base in bases for wanted, _ in self._readers if base is wanted), None)
+
+    def undisturbed(self) -> AbstractContextManager[Any]:
+        """Keep torch from calling what subclasses of Tensor have put in the place of its own getters."""
+        guard = member(self._torch, "_C", "DisableTorchFunctionSubclass") if self._torch else None
+        return guard() if guard is not None else nullcontext()
+
     def _of_torch(self, tensor: Any) -> Storage | None:
+        plain = self._torch.Tensor  # type: ignore[union-attr]
         try:
-            return self._of_torch_storage(self._torch.Tensor.untyped_storage(tensor))  # type: ignore[union-attr]
+            with nullcontext() if type(tensor) is plain else self.undisturbed():
+                return self._of_torch_storage(plain.untyped_storage(tensor))
         except Exception:  # meta, fake, sparse, functorch and other tensors with no storage of their own
             return None
 

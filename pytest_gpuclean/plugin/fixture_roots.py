@@ -49,6 +49,18 @@ class FixtureRoots:
                     values += [_names(owner)[name] for name in names if name in _names(owner)]
                 yield key, values
 
+    def all_values(self) -> Iterator[tuple[int, list[Any]]]:
+        """Give the values of every live fixture."""
+        return self.values(self._definitions)
+
+    def words(self) -> dict[int, str]:
+        """Name live fixtures by the `id` of their definition and of their value."""
+        named: dict[int, str] = {}
+        for definition in self._definitions.values():
+            name = f"fixture {definition.argname!r} ({definition.scope} scope)"
+            named.update((id(part), name) for part in (definition, *retention.fixture_value(definition)))
+        return named
+
     def error_frames(self) -> Iterator[int]:
         """Give the frames (by `id`) of the errors with which live fixtures failed: they will be raised again."""
         for definition in self._definitions.values():

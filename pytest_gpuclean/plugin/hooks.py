@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
 from pytest_gpuclean.engine import Engine
+from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
@@ -85,6 +87,7 @@ class RunHooks:
             opaque_packages=_RUNNER_PACKAGES,
             on_wait=telling.tell_wait,
             processes=self._started.watch if self._started else None,
+            explainer=Explainer(settings.explain, self._roots.all_values, self._roots.words, _RUNNER_PACKAGES),
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
 
@@ -323,6 +326,7 @@ def _terms(plan: Plan, scope_plan: Plan) -> Terms:
     return Terms(
         threshold_bytes=plan.threshold_bytes,
         judges=plan.judges,
+        explains=plan.allowance is None or not plan.allowance.holds_on(dt.date.today()),
         peak_limit_bytes=plan.peak_limit_bytes,
         scope_threshold_bytes=scope_plan.threshold_bytes,
     )

@@ -101,6 +101,13 @@ OPTIONS = (
         "kept once and does not fail (default: 0)",
     ),
     Option(
+        "--gpu-leak-explain",
+        "N",
+        "units.parse_count",
+        "20",
+        "how many leaks of a run (under xdist: of each worker) get looked up who holds them; 0 for none (default: 20)",
+    ),
+    Option(
         "--gpu-peak-limit",
         "SIZE",
         "units.parse_size",

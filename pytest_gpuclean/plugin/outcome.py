@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,12 +108,13 @@ class Verdicts:
         ]
         attempts.append(record)
         failing = [*earlier, *(leak for leak in record.leaks if self.fails(leak))]
-        failing_text = [*map(leak_text, failing), *left_texts(item.nodeid, self._failing_processes(attempts))]
+        text_of = partial(leak_text, whole=item.config.option.verbose > 1)
+        failing_text = [*map(text_of, failing), *left_texts(item.nodeid, self._failing_processes(attempts))]
         warned = [leak for leak in record.leaks if not leak.excused and self._mode(leak) == "warn"]
         return Told(
             records=list(attempts),
             failure="\n".join(failing_text),
-            warnings=[leak_text(leak) for leak in warned],
+            warnings=[text_of(leak) for leak in warned],
         )
 
     def _failing_processes(self, attempts: list[TestRecord]) -> list[LeftProcess]:

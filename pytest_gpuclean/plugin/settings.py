@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     """As it was said; None where it was not."""
     watch: str = "auto"
     confirm: int = 0
+    explain: int = 20
     peak_limit_bytes: int | None = None
     settle_seconds: float = 10.0
     processes: str | None = None
@@ -86,6 +87,7 @@ def read_settings(config: pytest.Config) -> Settings:
         threshold_bytes=read("gpu_leak_threshold"),
         watch=read("gpu_leak_watch"),
         confirm=read("gpu_leak_confirm"),
+        explain=read("gpu_leak_explain"),
         peak_limit_bytes=read("gpu_peak_limit"),
         settle_seconds=read("gpu_settle"),
         processes=read("gpu_processes"),

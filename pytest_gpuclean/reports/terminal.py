@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_gpuclean.model import CleanupResult, Leak, LeftProcess, RunReport, TestRecord
+from pytest_gpuclean.reports.holders import explanation_lines
 from pytest_gpuclean.reports.processes import describe_left
 from pytest_gpuclean.units import format_seconds, format_size
 
@@ -41,15 +42,23 @@ def leak_headline(leak: Leak) -> str:
     return f"gpuclean: leaked {size} {where}"
 
 
-def leak_text(leak: Leak) -> str:
-    """The whole failure text of one leak."""
+def leak_text(leak: Leak, *, whole: bool = False) -> str:
+    """The failure text of one leak.
+
+    Args:
+        leak: what is told.
+        whole: whether to tell all that was found out; else about a dozen lines.
+    """
     lines = [leak_headline(leak)]
-    if leak.kind != "peak":
-        lines.append(f"  {_source_line(leak)}")
+    if leak.explanation is not None and leak.explanation.contents:
+        lines += explanation_lines(leak.explanation, whole=whole)
+    elif leak.kind != "peak":
+        lines.append(_source_line(leak))
+        lines += explanation_lines(leak.explanation, whole=whole) if leak.explanation is not None else ()
     if leak.note:
-        lines.append(f"  {leak.note}")
-    lines.append(f"  {_ADVICE[leak.kind]}")
-    return "\n".join(lines)
+        lines.append(leak.note)
+    lines.append(_ADVICE[leak.kind])
+    return "\n  ".join(lines)
 
 
 def left_texts(test: str, left: Iterable[LeftProcess]) -> Iterator[str]:
@@ -125,6 +134,9 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str]) -
 def _record_lines(record: TestRecord) -> Iterator[str]:
     for leak in record.leaks:
         yield f"{_word(leak)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}"
+        known = [holder for holder in leak.explanation.holders if holder.is_known] if leak.explanation else []
+        if known:
+            yield f"  held by {known[0].chain}"
         if leak.excused:
             yield f"  {leak.kept_once or 'allowed: ' + leak.allowed}"
     for process in record.left[:_MOST_LEFT_TOLD]:

@@ -14,7 +14,7 @@ NAME = "pytest_gpuclean"
 
 MIDDLE = ("memory", "cleanup", "leaks", "processes", "reports")
 GROUND = ("units", "errors")
-ENGINE = ("cleaning", "ends", "engine", "judging", "ladder", "window")
+ENGINE = ("cleaning", "ends", "engine", "explaining", "judging", "ladder", "window")
 TOP = ("scripts", "cli", "plugin", "notebooks")
 ALLOWED = {
     "": (),

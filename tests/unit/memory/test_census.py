@@ -15,8 +15,13 @@ import pytest
 
 numpy = pytest.importorskip("numpy")
 
-from pytest_gpuclean.memory.census import count_host_bytes  # noqa: E402
+from pytest_gpuclean.memory.census import host_storages  # noqa: E402
 from pytest_gpuclean.units import MiB  # noqa: E402
+
+
+def count_host_bytes():
+    return sum(host_storages().values())
+
 
 SLACK = 64 * 1024
 """What Hypothesis, coverage and other threads may bring up meanwhile."""
@@ -350,15 +355,15 @@ def output_of(code):
 
 KEEP_AN_ARRAY_IN_AN_INSTANCE = """
     import numpy
-    from pytest_gpuclean.memory.census import count_host_bytes
+    from pytest_gpuclean.memory.census import host_storages
 
     class Odd(metaclass=Meta):
         pass
 
-    before = count_host_bytes()
+    before = sum(host_storages().values())
     odd = Odd()
     odd.weights = numpy.zeros(1024, dtype=numpy.uint8)
-    print(count_host_bytes() - before)
+    print(sum(host_storages().values()) - before)
 """
 
 
@@ -447,8 +452,8 @@ def test_without_any_framework_nothing_is_counted_and_none_is_imported():
     assert (
         output_of("""
             import sys
-            from pytest_gpuclean.memory.census import count_host_bytes
-            print(count_host_bytes(), {"numpy", "torch", "jax", "tensorflow", "cupy"} & set(sys.modules))
+            from pytest_gpuclean.memory.census import host_storages
+            print(sum(host_storages().values()), {"numpy", "torch", "jax", "tensorflow", "cupy"} & set(sys.modules))
         """)
         == "0 set()"
     )

@@ -26,14 +26,14 @@ def test_tensorflow_can_still_be_configured_after_everything_has_looked_at_it_an
         from pytest_gpuclean.cleanup import CLEANERS
         from pytest_gpuclean.cleanup.interface import Occasion
         from pytest_gpuclean.cleanup.runner import run_cleanup
-        from pytest_gpuclean.memory.census import count_host_bytes
+        from pytest_gpuclean.memory.census import host_storages
         from pytest_gpuclean.memory.gauge import Gauge
         from pytest_gpuclean.memory.tensorflow import TensorFlowProbe, live_context
 
         gauge = Gauge("all")
         gauge.read()
         gauge.reset_peaks()
-        count_host_bytes()
+        host_storages()
         result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), {}, dict)
         print(list(TensorFlowProbe().read()), live_context(), result.failed)
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -54,20 +54,20 @@ def test_jax_backends_are_not_started_by_looking_and_cleaning():
         from pytest_gpuclean.cleanup import CLEANERS
         from pytest_gpuclean.cleanup.interface import Occasion
         from pytest_gpuclean.cleanup.runner import run_cleanup
-        from pytest_gpuclean.memory.census import count_host_bytes
+        from pytest_gpuclean.memory.census import host_storages
         from pytest_gpuclean.memory.gauge import Gauge
         from pytest_gpuclean.memory.jax import JaxProbe, live_clients
 
         gauge = Gauge("all")
         gauge.read()
         gauge.reset_peaks()
-        count_host_bytes()
+        host_storages()
         result = run_cleanup([cleaner() for cleaner in CLEANERS], Occasion(level="comprehensive"), {}, dict)
         print(list(JaxProbe().read()), live_clients(), result.failed, xla_bridge.backends_are_initialized())
-        before = count_host_bytes()
+        before = sum(host_storages().values())
         kept = jax.numpy.zeros([1024, 1024]) + 1
         kept.block_until_ready()
-        print([client.platform for client in live_clients()], count_host_bytes() - before)
+        print([client.platform for client in live_clients()], sum(host_storages().values()) - before)
         print([r for r in JaxProbe().read()])
     """)
     assert lines == ["[] [] () False", f"['cpu'] {4 * 1024 * 1024}", "[]"]
@@ -77,11 +77,11 @@ def test_jax_backends_are_not_started_by_looking_and_cleaning():
 def test_a_jax_array_that_was_deleted_holds_nothing():
     lines = output_of("""
         import jax.numpy
-        from pytest_gpuclean.memory.census import count_host_bytes
+        from pytest_gpuclean.memory.census import host_storages
 
         kept = jax.numpy.ones([1024, 1024]).block_until_ready()
-        with_it = count_host_bytes()
+        with_it = sum(host_storages().values())
         kept.delete()
-        print(with_it - count_host_bytes())
+        print(with_it - sum(host_storages().values()))
     """)
     assert lines == [str(4 * 1024 * 1024)]

@@ -1,0 +1,159 @@
+"""What a leak is made of, and who holds it: looked up for what has failed the gate, and for nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from types import FrameType
+from typing import Any, Protocol
+
+from pytest_gpuclean.leaks.holders import Target, find_holders
+from pytest_gpuclean.leaks.suspects import choose_suspects
+from pytest_gpuclean.memory.census import each_living
+from pytest_gpuclean.memory.living import Block, blocks_on, contents_of
+from pytest_gpuclean.memory.reach import Walk
+from pytest_gpuclean.model import ARRAYS, Account, Explanation, Leak
+from pytest_gpuclean.units import format_size
+
+Identity = tuple[str, int]
+
+SEARCH_SECONDS = 1.0
+_MOST_VALUES = 4
+"""Objects on one storage that are followed: a tensor, its views."""
+
+
+class Sites(Protocol):
+    """Knows where tensors and arrays were made."""
+
+    def site_of(self, identity: Identity, value: Any) -> str:
+        """Name file, line and function; empty where that was not recorded."""
+
+
+class Explainer:
+    """Tells what leaked from what was there before, and asks who holds it."""
+
+    def __init__(
+        self,
+        limit: int,
+        fixture_values: Callable[[], Iterable[tuple[int, list[Any]]]],
+        known_roots: Callable[[], Mapping[int, str]] = dict,
+        opaque_packages: Collection[str] = (),
+        sites: Sites | None = None,
+    ) -> None:
+        """Set it up.
+
+        Args:
+            limit: how many leaks of a run are looked up.
+            fixture_values: gives the values of live fixtures: what they reach is theirs, and no part of a leak.
+            known_roots: names objects of the test runner, by their `id`.
+            opaque_packages: packages whose objects are not looked into.
+            sites: knows where tensors were made; nothing does by default.
+        """
+        self._limit = self._left = limit
+        self._fixture_values = fixture_values
+        self._known_roots = known_roots
+        self._opaque_packages = opaque_packages
+        self._sites = sites
+        self._older: set[Identity] = set()
+        """What was there before the first test, and what has been told since: numbers, no objects."""
+
+    def mark(self) -> None:
+        """Take everything that is alive now as older than any leak to come."""
+        if self._limit:
+            self._older = {living.storage.identity for living in each_living()}
+
+    def explained(self, leak: Leak, older: Collection[Identity] = ()) -> Leak:
+        """Say what a leak is made of and who holds it, as long as the run's limit is not reached.
+
+        Args:
+            leak: what was found.
+            older: storages that are known to be older than this leak's window.
+        """
+        if leak.kind == "peak" or not self._limit:
+            return leak
+        if not self._left:
+            cut = f"who holds it was looked up for {self._limit} leaks of this run: --gpu-leak-explain"
+            return dataclasses.replace(leak, explanation=Explanation(cut=cut))
+        self._left -= 1
+        begin = time.perf_counter()
+        found = self._explain(leak, older)
+        seconds = time.perf_counter() - begin
+        return dataclasses.replace(leak, explanation=dataclasses.replace(found, seconds=seconds))
+
+    def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:
+        blocks = blocks_on(Account(leak.device, leak.source))
+        chosen = self._chosen(blocks, leak.leaked_bytes, older)
+        self._older = (self._older & blocks.keys()) | {block.identity for block in chosen}
+        index_of = {block.identity: index for index, block in enumerate(chosen)}
+
+        def reached_from(value: Any) -> list[int]:
+            walk = Walk(self._opaque_packages)
+            walk.measure([value])
+            return [index_of[identity] for identity in walk.storages & index_of.keys()]
+
+        ours = {id(part) for block in blocks.values() for part in (block, block.living, *block.living)}
+        targets = _targets(chosen, ours)
+        holding = find_holders(
+            targets, known=self._known_roots(), ours=ours, reached_from=reached_from, seconds=SEARCH_SECONDS
+        )
+        explained_bytes = sum(block.size_bytes for block in chosen)
+        return Explanation(
+            contents=tuple(contents_of(chosen, self._site_of)),
+            holders=holding.holders,
+            explained_bytes=explained_bytes,
+            unexplained=_unexplained(leak, explained_bytes),
+            cut=holding.cut,
+        )
+
+    def _chosen(self, blocks: Mapping[Identity, Block], leaked_bytes: int, older: Collection[Identity]) -> list[Block]:
+        walk = Walk(self._opaque_packages)
+        for _, values in self._fixture_values():
+            walk.measure(values)
+        sizes = {identity: block.size_bytes for identity, block in blocks.items() if identity not in walk.storages}
+        return [blocks[identity] for identity in choose_suspects(sizes, {*self._older, *older}, leaked_bytes)]
+
+    def _site_of(self, identity: Identity, value: Any) -> str:
+        return self._sites.site_of(identity, value) if self._sites is not None else ""
+
+
+def _targets(blocks: Sequence[Block], ours: AbstractSet[int]) -> list[Target]:
+    """Make of each block what is looked for: what stands on it, or else the tensor that leads to it.
+
+    What a graph has saved may still have its Python object, which then only torch's own code refers to. That is found
+    out for one block of each sort: a look takes 25 ms on a heap of a million objects.
+    """
+    is_graphs_own: dict[tuple[int, int], bool] = {}
+    targets = []
+    for block in blocks:
+        values, owners = block.values[:_MOST_VALUES], block.owners
+        if values and owners:
+            sort = id(type(values[0])), block.size_bytes
+            if sort not in is_graphs_own:
+                is_graphs_own[sort] = not _has_referrers(values, ours)
+            values = [] if is_graphs_own[sort] else values
+        if values:
+            targets.append(Target(tuple(values), block.size_bytes))
+        else:
+            owner, way = owners[0]
+            targets.append(Target((owner,), block.size_bytes, way))
+    return targets
+
+
+def _has_referrers(values: list[Any], ours: AbstractSet[int]) -> bool:
+    found = gc.get_referrers(*values)
+    return any(id(one) not in ours and one is not values and type(one) is not FrameType for one in found)
+
+
+def _unexplained(leak: Leak, explained_bytes: int) -> str:
+    rest = leak.leaked_bytes - explained_bytes
+    if rest <= leak.threshold_bytes:
+        return ""
+    how_much = "it" if explained_bytes == 0 else f"{format_size(rest)} of it"
+    other = "a framework's own buffers" if leak.source == ARRAYS.source else "pinned memory, a captured graph"
+    return (
+        f"no tensor or array that Python can see accounts for {how_much}: {other}, another library, "
+        "or memory that a framework keeps in its own code"
+    )

@@ -1,0 +1,65 @@
+"""Which storages a leak is made of: the young before the old, the large before the small, and no more than it needs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_gpuclean.leaks.suspects import choose_suspects
+from pytest_gpuclean.units import KiB, MiB
+
+
+def key(name):
+    return ("memory", ord(name))
+
+
+def choose(sizes, leaked_bytes, older=""):
+    found = choose_suspects(
+        {key(name): size for name, size in sizes.items()}, [key(name) for name in older], leaked_bytes
+    )
+    return "".join(chr(number) for _, number in found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "leaked_bytes", "older", "chosen"),
+    [
+        ({"a": 16 * MiB}, 16 * MiB, "", "a"),
+        ({"a": 8 * MiB, "b": 16 * MiB}, 24 * MiB, "", "ba"),
+        ({"a": 64 * MiB, "b": 16 * MiB}, 16 * MiB, "", "b"),
+        ({"a": 16 * MiB, "b": 16 * MiB}, 16 * MiB, "a", "b"),
+        ({"a": 16 * MiB, "b": 16 * MiB}, 16 * MiB, "", "b"),
+        ({"a": 16 * MiB}, 16 * MiB, "a", "a"),
+        ({"a": 16 * MiB, "b": 4 * KiB}, 16 * MiB, "", "a"),
+        ({"a": 16 * MiB + 512}, 16 * MiB, "", "a"),
+        ({"a": 16 * MiB}, 64 * MiB, "", "a"),
+        ({}, 16 * MiB, "", ""),
+        (dict.fromkeys("abcdefgh", MiB // 2), 4 * MiB, "", "hgfedcba"),
+        ({"a": 15 * MiB, "b": MiB}, 16 * MiB, "a", "ba"),
+    ],
+    ids=[
+        "the only one",
+        "the larger first",
+        "none that is larger than the leak",
+        "what was there before is not it",
+        "of two alike the younger",
+        "an address that was known, where nothing else explains it",
+        "no more than the leak needs",
+        "an allocator rounds",
+        "all, where they do not suffice",
+        "nothing is alive",
+        "many small ones",
+        "the rest from what was there before",
+    ],
+)
+def test_what_a_leak_is_made_of(sizes, leaked_bytes, older, chosen):
+    assert choose(sizes, leaked_bytes, older) == chosen
+
+
+@given(
+    st.dictionaries(st.tuples(st.just("memory"), st.integers(0, 500)), st.integers(1, 64 * MiB), max_size=60),
+    st.lists(st.tuples(st.just("memory"), st.integers(0, 500))),
+    st.integers(1, 256 * MiB),
+)
+def test_it_never_explains_more_than_the_leak(sizes, older, leaked_bytes):
+    chosen = choose_suspects(sizes, older, leaked_bytes)
+    assert len(set(chosen)) == len(chosen)
+    assert sum(sizes[identity] for identity in chosen) <= leaked_bytes * 1.02 + 4 * KiB
