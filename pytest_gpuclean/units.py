@@ -1,4 +1,4 @@
-"""Sizes, seconds and dates as people write them.
+"""Sizes, seconds and dates as people write them; text that is safe to print.
 
 Every parser is pure, reads the whole text, and names the source of a value that it refuses.
 """
@@ -123,3 +123,10 @@ def parse_date(value: object, source: str) -> dt.date:
         except ValueError:
             pass
     raise InputError(f"{source}: {value!r} is no date; write year-month-day, such as 2027-01-31")
+
+
+def shorten(text: str, longest: int) -> str:
+    """Cut a text off, and write characters that are not printable by their numbers: a terminal would obey them."""
+    cut = text[: longest + 1]  # a command line may be megabytes long
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
+    return plain if len(plain) <= longest else plain[: longest - 3] + "..."

@@ -166,8 +166,8 @@ class _Supervised:
 
 
 def _report(cmd: Sequence[str], left: Iterable[LeftProcess], *, as_json: bool) -> None:
-    from pytest_gpuclean.processes.command import shorten
     from pytest_gpuclean.reports.processes import describe_left
+    from pytest_gpuclean.units import shorten
 
     told = [process for process in left if process.ended_by != "itself"]
     if not told:

@@ -7,6 +7,7 @@ import os
 from pytest_gpuclean.processes.families.interface import ENVIRON_NAMES, Command, Family
 from pytest_gpuclean.processes.families.shapes import program, python_call
 from pytest_gpuclean.processes.procfs import Procfs, value_in
+from pytest_gpuclean.units import shorten
 
 LONGEST_COMMAND = 120
 _LONGEST_WORD = 40
@@ -62,10 +63,3 @@ def label(command: Command, family: Family | None = None) -> str:
 def command_line(command: Command) -> str:
     """Write a command line in at most 120 characters; the kernel's name in brackets where it has none."""
     return shorten(" ".join(command.argv), LONGEST_COMMAND) or shorten(f"[{command.name}]", LONGEST_COMMAND)
-
-
-def shorten(text: str, longest: int) -> str:
-    """Cut a text off, and write characters that are not printable by their numbers: a terminal would obey them."""
-    cut = text[: longest + 1]  # a command line may be megabytes long
-    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
-    return plain if len(plain) <= longest else plain[: longest - 3] + "..."

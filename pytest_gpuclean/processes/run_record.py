@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_gpuclean.processes.command import shorten
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ownership import Claim
+from pytest_gpuclean.units import shorten
 
 VERSION = 1
 _LONGEST_TEXT = 200

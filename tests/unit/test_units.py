@@ -1,4 +1,4 @@
-"""Sizes, seconds, counts, choices and dates: read whole, and refused by name."""
+"""Sizes, seconds, counts, choices and dates: read whole, and refused by name. Text that is safe to print."""
 
 import datetime as dt
 
@@ -18,6 +18,7 @@ from pytest_gpuclean.units import (
     parse_date,
     parse_seconds,
     parse_size,
+    shorten,
 )
 
 SOURCE = "--gpu-leak-threshold"
@@ -206,3 +207,8 @@ def test_what_is_no_date_is_refused_with_its_value_and_source(value):
 @given(st.dates())
 def test_dates_read_back_as_they_were_written(day):
     assert parse_date(day.isoformat(), "until") == day
+
+
+def test_what_a_terminal_would_obey_is_written_out():
+    assert shorten("a\x1b[31m\r\n\tb\udc80\u202e\x7f", 100) == r"a\x1b[31m\r\n\tb\udc80\u202e\x7f"
+    assert shorten("größe 模型", 100) == "größe 模型"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_gpuclean.processes.command import command_line, label, read_command, shorten
+from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.families.interface import Command
 from pytest_gpuclean.processes.families.tensorboard import TENSORBOARD
 from unit.processes.fakeproc import FakeProc
@@ -33,11 +33,6 @@ def test_a_process_without_a_command_line_is_labelled_by_what_else_is_known():
 
 def test_a_family_gives_its_name():
     assert label(Command(argv=("python", "x")), TENSORBOARD) == "TensorBoard"
-
-
-def test_what_a_terminal_would_obey_is_written_out():
-    assert shorten("a\x1b[31m\r\n\tb\udc80\u202e\x7f", 100) == r"a\x1b[31m\r\n\tb\udc80\u202e\x7f"
-    assert shorten("größe 模型", 100) == "größe 模型"
 
 
 def test_a_long_command_line_is_cut_off():
