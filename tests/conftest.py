@@ -12,7 +12,9 @@ pytest_plugins = "pytester"
 TESTS = Path(__file__).parent
 
 # pytester gives each test a home of its own, and a simulator compiled for an earlier test would not be found there.
-os.environ.setdefault("GPUCLEAN_SIMGPU_CACHE", str(Path("~/.cache/pytest-gpuclean/simgpu").expanduser()))
+for part in ("simgpu", "fakenvml"):
+    cache = Path("~/.cache/pytest-gpuclean").expanduser() / part
+    os.environ.setdefault(f"GPUCLEAN_{part.upper()}_CACHE", str(cache))
 
 
 @pytest.fixture(scope="session")

@@ -27,10 +27,13 @@
 #include <torch/library.h>
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <list>
 #include <mutex>
 #include <set>
@@ -272,6 +275,23 @@ void finish_in_flight(DeviceState& state) {
   state.in_flight.clear();
 }
 
+// Tells the stand-in for NVIDIA's driver (tests/fakenvml) what this process has, where a test wants that.
+void publish() {
+  const char* folder = std::getenv("GPUCLEAN_SIMGPU_USE");
+  if (folder == nullptr) {
+    return;
+  }
+  const std::string name = c10::str(folder, "/use.", getpid());
+  const std::string unfinished = c10::str(folder, "/new.", getpid());
+  {
+    std::ofstream file(unfinished);
+    for (size_t index = 0; index < world().devices.size(); ++index) {
+      file << index << ' ' << world().devices[index].reserved() << '\n';
+    }
+  }
+  std::rename(unfinished.c_str(), name.c_str());
+}
+
 void release_cached(DeviceState& state) {
   for (const bool small : {true, false}) {
     auto& pool = state.pool(small);
@@ -289,6 +309,7 @@ void release_cached(DeviceState& state) {
       delete block;
     }
   }
+  publish();
 }
 
 Block* new_segment(DeviceState& state, DeviceIndex index, bool small, size_t size) {
@@ -313,6 +334,7 @@ Block* new_segment(DeviceState& state, DeviceIndex index, bool small, size_t siz
   ++state.stats.num_device_alloc;
   up(state.stats.segment, small, 1);
   up(state.stats.reserved_bytes, small, bytes);
+  publish();
   return new Block{index, small, memory, bytes};
 }
 
