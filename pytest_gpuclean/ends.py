@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.leaks.ledger import Drift
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model import Leak, LeftProcess
 from pytest_gpuclean.window import Ending, LeakKind, Window, leak
 
 
@@ -31,6 +32,22 @@ def leaks_of_ends(judge: Judge, window: Window, ending: Ending) -> Iterator[Leak
         yield from leaks
     if ending.session:
         yield from _leaks_of_drift(judge, window, judge.ledger.session, threshold, "session", "the whole run")
+
+
+def leaks_of_processes(
+    cards: CardWatch, window: Window, left: Iterable[LeftProcess], *, are_stopped: bool
+) -> Iterator[Leak]:
+    """Judge the GPU memory of the processes that were left at the end of a window's test.
+
+    Args:
+        cards: has read it before they were stopped.
+        window: the window that is being closed.
+        left: the processes, with what became of them.
+        are_stopped: whether they are stopped at all; then one that is spared is not the test's to end.
+    """
+    if window.terms.judges:
+        counted = [process for process in left if not (are_stopped and process.is_spared)]
+        yield from cards.leaks(window.test, window.terms.threshold_bytes, counted)
 
 
 def _leaks_of_drift(

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.cleaning import Cleaning
 from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.settle import ThreadWatch
-from pytest_gpuclean.ends import leaks_of_ends
+from pytest_gpuclean.ends import leaks_of_ends, leaks_of_processes
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import LetGo
@@ -61,6 +62,7 @@ class Engine:
         on_wait: Callable[[str], None] = lambda _: None,
         processes: ProcessWatch | None = None,
         explainer: Explainer | None = None,
+        cards: CardWatch | None = None,
     ) -> None:
         """Set the engine up.
 
@@ -74,9 +76,11 @@ class Engine:
             on_wait: told what a long wait is for.
             processes: looks after the processes that tests start; None where nobody does.
             explainer: says who holds what leaked; None where nobody asks.
+            cards: looks at the GPU memory of those that were left; None where nobody does.
         """
         self.gauge = gauge
         self.processes = processes
+        self.cards = cards
         self._explainer = explainer
         self.ledger = Ledger()
         self._cleaning = Cleaning(partial(self._read, edge=False), cleaners)
@@ -373,9 +377,14 @@ class Engine:
             window.let_go(True)
             collect_all()
 
-        window.left += processes.close(release, self._judge.held_by, thorough=thorough)
+        left = processes.close(release, self._judge.held_by, thorough=thorough)
+        window.left += left
         if window.has_acted:
             self._book_given_back(window, self._read(edge=False))
+        if left and self.cards is not None:
+            if self.gauge.devices_watched:
+                window.leaks += leaks_of_processes(self.cards, window, left, are_stopped=processes.stops)
+            self._judge.trouble += self.cards.settle([process.pid for process in left if process.ended_by])
 
     def _book_given_back(self, window: Window, snapshot: Snapshot) -> None:
         window.latest, window.has_acted = snapshot, False

@@ -253,6 +253,8 @@ class Leak:
     """Of a module or session: over how many tests it adds up."""
     allowed: str = ""
     """The reason why it is allowed; empty where it is not."""
+    children: str = ""
+    """Of memory that left processes held: `a child process (pid 12, python serve.py)`; empty for one's own."""
     kept_once: str = ""
     """What running again showed, where it does not go on growing; empty elsewhere."""
     note: str = ""

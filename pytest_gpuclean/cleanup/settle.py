@@ -17,6 +17,7 @@ def wait_until(
     limit_seconds: float,
     may_go_on: Callable[[], bool] = lambda: True,
     on_long_wait: Callable[[], None] = lambda: None,
+    longest_pause_seconds: float = _LONGEST_PAUSE_SECONDS,
 ) -> bool:
     """Look until the memory is back, often at first.
 
@@ -25,6 +26,7 @@ def wait_until(
         limit_seconds: the upper bound.
         may_go_on: whether there is still something to wait for.
         on_long_wait: called once, after a second.
+        longest_pause_seconds: how far the looks are apart at most.
 
     Returns:
         Whether it came back in time.
@@ -43,7 +45,7 @@ def wait_until(
             told = True
             on_long_wait()
         time.sleep(min(pause, max(0.0, limit_seconds - waited)))
-        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        pause = min(pause * 2, longest_pause_seconds)
 
 
 KnownThreads = frozenset[tuple[int | None, str]]

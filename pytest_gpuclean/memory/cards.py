@@ -42,6 +42,11 @@ class Card:
         return self.slot is not None
 
     @property
+    def key(self) -> tuple[int, int | None, str]:
+        """What tells it from the others of the machine."""
+        return self.index, self.slot, self.uuid
+
+    @property
     def label(self) -> str:
         """What it is called in a message: `cuda:0`, or `GPU 3` where CUDA does not see it."""
         return self.device or (f"GPU {self.index} MIG {self.slot}" if self.is_mig else f"GPU {self.index}")

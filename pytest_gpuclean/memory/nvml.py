@@ -6,7 +6,7 @@ It informs: what others do on a card never judges a test. A figure that cannot b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -79,6 +79,15 @@ class Nvml:
             return found
         shown = {card.uuid: card.device for card in self._visible_of([use.card for use in found]).cards if card.uuid}
         return tuple(replace(use, card=replace(use.card, device=shown.get(use.card.uuid, ""))) for use in found)
+
+    def use_of(self, cards: Iterable[Card]) -> tuple[CardUse, ...] | Unavailable:
+        """Read a few cards again: what is in use on each, and by whom.
+
+        Args:
+            cards: as they were read before.
+        """
+        known = tuple(cards)
+        return self._calls.ask(lambda call: tuple(_use(call, _with_memory(call, card)) for card in known))
 
     def _visible_of(self, cards: tuple[Card, ...] | list[Card]) -> Visible:
         return read_visible(self._environ.get(VARIABLE), cards, self._environ.get(ORDER_VARIABLE))
@@ -176,12 +185,24 @@ def _use(call: Call, card: Card) -> CardUse:
         return CardUse(card=card, users=Unavailable(SOURCE, str(error)))
 
 
-def _users(call: Call, card: Card) -> tuple[CardUser, ...]:
+def _with_memory(call: Call, card: Card) -> Card:
+    trouble: list[str] = []
+    found = _attempt(trouble, lambda: _memory(call, _handle(call, card))) or (card.total_bytes, None, None)
+    total, used, free = found
+    return replace(card, total_bytes=total, used_bytes=used, free_bytes=free, trouble=tuple(trouble))
+
+
+def _handle(call: Call, card: Card) -> Any:
     handle = call("nvmlDeviceGetHandleByIndex", card.index)
     if card.slot is not None:
         handle = call("nvmlDeviceGetMigDeviceHandleByIndex", handle, card.slot)
     if card.uuid and _text(call("nvmlDeviceGetUUID", handle)) != card.uuid:
         raise NvmlError(f"{card.label} is not there any more: another one has its number")
+    return handle
+
+
+def _users(call: Call, card: Card) -> tuple[CardUser, ...]:
+    handle = _handle(call, card)
     others = (_processes(call, kind, handle, may_lack=True) for kind in ("MPSCompute", "Graphics"))
     return tuple(merged(_processes(call, "Compute", handle), *others))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import importlib
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -43,12 +44,27 @@ Call = Callable[..., Any]
 """Calls a function of NVML by its name in nvidia-ml-py, and raises `NvmlError`."""
 
 
+class NoDriverError(Exception):
+    """There is no NVIDIA driver on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no NVIDIA driver here (libnvidia-ml was not found)")
+
+
 def load_pynvml() -> Any:
-    """Import nvidia-ml-py.
+    """Import nvidia-ml-py, where there is a driver that it could ask.
 
     Raises:
         ImportError: where it is missing.
+        NoDriverError: where there is no driver; found out without the import, which takes 26 ms.
     """
+    if sys.platform == "linux":
+        import ctypes
+
+        try:
+            ctypes.CDLL("libnvidia-ml.so.1")
+        except OSError:
+            raise NoDriverError from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the deprecated shell of the same name warns at its import
         importlib.import_module("pynvml")
@@ -99,6 +115,8 @@ class NvmlCalls:
     def _find(self) -> Unavailable | None:
         try:
             self._library = self._library or self._load()
+        except NoDriverError as error:
+            self.given_up = Unavailable(SOURCE, str(error))
         except ImportError as error:
             is_missing = isinstance(error, ModuleNotFoundError) and error.name == "pynvml"
             self.given_up = Unavailable(SOURCE, "nvidia-ml-py is not installed" if is_missing else first_line(error))
@@ -148,8 +166,8 @@ class NvmlCalls:
         try:
             self._call("nvmlInit")
         except NvmlError as error:
-            reason = "there is no NVIDIA driver here (libnvidia-ml was not found)"
-            self.given_up = Unavailable(SOURCE, reason if error.code == LIBRARY_NOT_FOUND else str(error))
+            reason = str(NoDriverError() if error.code == LIBRARY_NOT_FOUND else error)
+            self.given_up = Unavailable(SOURCE, reason)
             return self.given_up
         here.is_up = True
         return None

@@ -17,6 +17,7 @@ from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
+from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
@@ -77,8 +78,9 @@ class RunHooks:
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
         telling.watch(gauge)
+        self.nvml = Nvml()
         families = tuple(self._gather("pytest_gpuclean_process_families", Family))
-        self._started = look_after_processes(config, settings, families, telling)
+        self._started = look_after_processes(config, settings, families, telling, self.nvml)
         self.engine = Engine(
             gauge,
             settle_seconds=settings.settle_seconds,
@@ -88,6 +90,7 @@ class RunHooks:
             on_wait=telling.tell_wait,
             processes=self._started.watch if self._started else None,
             explainer=Explainer(settings.explain, self._roots.all_values, self._roots.words, _RUNNER_PACKAGES),
+            cards=self._started.cards if self._started else None,
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
 

@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.memory.interface import first_line
+from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import LeftProcess, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.settings import Settings
@@ -25,13 +27,13 @@ _PLUGIN_NAME = "gpuclean-processes"
 
 
 def look_after_processes(
-    config: pytest.Config, settings: Settings, families: tuple[Family, ...], telling: Telling
+    config: pytest.Config, settings: Settings, families: tuple[Family, ...], telling: Telling, nvml: Nvml
 ) -> Started | None:
     """Begin to look after what this run starts, once; None where nobody wants it."""
     mode = settings.processes or "kill"
     if mode == "off" or settings.silenced:
         return None
-    started = Started(config, settings, cast("Mode", mode), families, telling)
+    started = Started(config, settings, cast("Mode", mode), families, telling, nvml)
     config.pluginmanager.register(started, _PLUGIN_NAME)
     return started
 
@@ -40,7 +42,13 @@ class Started:
     """What a process of the run has started: the tests here, or the workers of pytest-xdist."""
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, mode: Mode, families: tuple[Family, ...], telling: Telling
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        mode: Mode,
+        families: tuple[Family, ...],
+        telling: Telling,
+        nvml: Nvml,
     ) -> None:
         self._settings = settings
         self._mode = mode
@@ -54,6 +62,7 @@ class Started:
             telling.gaps["what a killed run leaves"] = ledger.reason
         if self.run.tier.limits:
             telling.gaps["processes"] = "; ".join(self.run.tier.limits)
+        self.cards = CardWatch(nvml, self.run.procfs, settle_seconds=settings.settle_seconds, on_wait=telling.tell_wait)
         self.watch = None if is_controller(config) else self._watch_tests()
         self._orphans = self._watch_workers() if is_controller(config) else None
         if settings.is_on and self._reaches_out:
@@ -100,6 +109,7 @@ class Started:
             started_in=STARTED_IN,
             only_in_windows=not self._settings.is_on,
             ledger=self._ledger,
+            gpu_bytes_of=self.cards.bytes_of,
         )
 
     def _watch_workers(self) -> OrphanWatch:
@@ -113,7 +123,8 @@ class Started:
 
     def _finish(self) -> None:
         if self.watch is not None:
-            self._tell("the whole run", self.watch.finish())
+            left = self.watch.finish()
+            self._tell("the whole run", left, self.cards.settle([process.pid for process in left if process.ended_by]))
         if self._orphans is not None:
             self._tell("a worker that died", self._orphans.finish())
 
@@ -140,10 +151,10 @@ class Started:
         )
         self._tell("--gpu-host-wide", left)
 
-    def _tell(self, whose: str, left: Iterable[LeftProcess]) -> None:
+    def _tell(self, whose: str, left: Iterable[LeftProcess], problems: Iterable[str] = ()) -> None:
         left = tuple(left)
         if left:
-            self._telling.add_last(TestRecord(test=whose, left=left))
+            self._telling.add_last(TestRecord(test=whose, left=left, problems=tuple(problems)))
 
     def _attempt(self, what: str, does: Callable[[], None]) -> None:
         try:

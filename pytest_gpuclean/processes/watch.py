@@ -36,6 +36,8 @@ _AFTER_SHUT_DOWN_SECONDS = 0.1
 _POLL_WITHOUT_PIDFD_SECONDS = 0.01
 
 Mode = Literal["kill", "fail", "report"]
+GpuBytesOf = Callable[[Collection[int]], Mapping[int, int | None]]
+"""Tells by process number how much GPU memory each holds; None where that is not known."""
 HeldBy = Callable[[list[object]], Mapping[int, int]]
 """Tells which of some objects (by `id`) the value of a live fixture holds, and the fixture's key."""
 
@@ -52,6 +54,7 @@ class ProcessWatch:
             then; empty where there is none.
         ledger: where what runs is written down, for whoever comes after this run was killed.
         only_in_windows: whether tests that are not opened here are none of its business.
+        gpu_bytes_of: reads what processes hold of GPUs; asked once before any of them is signalled.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class ProcessWatch:
         started_in: str = "",
         only_in_windows: bool = False,
         ledger: Ledger | None = None,
+        gpu_bytes_of: GpuBytesOf = lambda _: {},
     ) -> None:
         self.run = run
+        self._gpu_bytes_of = gpu_bytes_of
         self._mode = mode
         self._settle_seconds = settle_seconds
         self._others_families = families
@@ -77,6 +82,11 @@ class ProcessWatch:
         self._only_in_windows = only_in_windows
         self._moment_seconds = _MOMENT_SECONDS[0]
         self._has_seen_any = False
+
+    @property
+    def stops(self) -> bool:
+        """Whether what is left is stopped."""
+        return self._mode != "report"
 
     @property
     def tier(self) -> Tier:
@@ -283,8 +293,12 @@ class ProcessWatch:
         return still_there
 
     def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
+        held = self._gpu_bytes_of([process.pid for process in due])
+        return [replace(left, gpu_bytes=held.get(left.pid)) for left in self._tell_end(due)]
+
+    def _tell_end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
         inside = self._pids_of_boards_inside(due)
-        if self._mode == "report":
+        if not self.stops:
             told = [self._left_running(process) for process in due]
             for process in due:
                 self._blame.settle_tree(process.key)

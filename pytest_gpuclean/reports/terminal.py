@@ -25,6 +25,10 @@ _ADVICE = {
     "session": "no module kept more than the threshold, and it adds up; find the cache that grows",
     "peak": "make the test smaller, or raise its limit: @pytest.mark.gpu_limit(peak=...)",
 }
+_CHILDREN_ADVICE = (
+    "end them in the test or in a fixture's teardown, or allow it: "
+    '@pytest.mark.gpu_leak(allow="why", until="YYYY-MM-DD")'
+)
 
 
 def leak_headline(leak: Leak) -> str:
@@ -32,7 +36,8 @@ def leak_headline(leak: Leak) -> str:
     size, threshold = format_size(leak.leaked_bytes), format_size(leak.threshold_bytes)
     if leak.kind == "peak":
         return f"gpuclean: peak {size} on {leak.device} (limit {threshold})"
-    where = f"on {leak.device} (threshold {threshold})"
+    holder = f" in {leak.children}" if leak.children else ""
+    where = f"on {leak.device}{holder} (threshold {threshold})"
     if leak.kind == "fixture":
         return f"gpuclean: fixture {leak.name!r} ({leak.scope} scope) leaked {size} {where}"
     if leak.kind == "module":
@@ -57,7 +62,7 @@ def leak_text(leak: Leak, *, whole: bool = False) -> str:
         lines += explanation_lines(leak.explanation, whole=whole) if leak.explanation is not None else ()
     if leak.note:
         lines.append(leak.note)
-    lines.append(_ADVICE[leak.kind])
+    lines.append(_CHILDREN_ADVICE if leak.children else _ADVICE[leak.kind])
     return "\n  ".join(lines)
 
 
@@ -88,6 +93,8 @@ def _left_text(starter: str, left: Sequence[LeftProcess]) -> str:
 def _source_line(leak: Leak) -> str:
     if leak.source == "arrays":
         return "live tensors and arrays in host memory, after garbage collection"
+    if leak.children:
+        return f"still running when the test had ended, and by {leak.source} it held that memory"
     return f"still allocated in {leak.source} after garbage collection and clearing its caches"
 
 

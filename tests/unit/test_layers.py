@@ -14,7 +14,7 @@ NAME = "pytest_gpuclean"
 
 MIDDLE = ("memory", "cleanup", "leaks", "processes", "reports")
 GROUND = ("units", "errors")
-ENGINE = ("cleaning", "ends", "engine", "explaining", "judging", "ladder", "window")
+ENGINE = ("cards", "cleaning", "ends", "engine", "explaining", "judging", "ladder", "window")
 TOP = ("scripts", "cli", "plugin", "notebooks")
 ALLOWED = {
     "": (),
@@ -103,6 +103,7 @@ def test_importing_it_loads_nothing_heavy(module):
 def test_importing_the_plugin_does_not_load_what_runs_per_test():
     ours = {name for name in loaded_by("import pytest_gpuclean.plugin") if name.startswith(NAME)}
     late = (
+        "cards",
         "engine",
         "judging",
         "ladder",

@@ -1,0 +1,305 @@
+"""GPU memory of the processes that a test leaves: told, judged, and waited for. The driver is a stand-in."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import fakenvml
+from fakenvml import World
+
+REASON = fakenvml.unavailable_reason()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no stand-in for the driver: {REASON}")
+
+MiB = 1024**2
+GiB = 1024**3
+TESTS = Path(__file__).parents[1]
+
+STARTING = """
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+USER = '''
+import os, sys, time
+for line in sys.argv[1:]:
+    with open(os.environ["GPUCLEAN_SIMGPU_USE"] + f"/use.{os.getpid()}", "a") as file:
+        print(line.replace(":", " "), file=file)
+print("up", flush=True)
+time.sleep(100)
+'''
+
+
+def use_gpu(*lines, **options):
+    child = subprocess.Popen([sys.executable, "-c", USER, *lines], stdout=subprocess.PIPE, **options)
+    child.stdout.readline()
+    Path("pids").open("a").write(f"{child.pid}\\n")
+    return child
+"""
+
+
+@pytest.fixture
+def cards(suite, monkeypatch):
+    """An inner suite on a machine with two cards, in a process of its own; what it has started ends at the end."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    world = World(suite.pytester.path).card("GPU-a", used=GiB).card("GPU-b").published().write()
+    for name, value in world.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    suite.world = world
+    suite.begin = lambda text: suite.write(text, header=STARTING)
+    suite.go = lambda *arguments: suite.run_apart("--gpu-clean=quick", *arguments, settle=True)
+    yield suite
+    pids = suite.pytester.path / "pids"
+    for pid in pids.read_text().split() if pids.exists() else ():
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(int(pid), signal.SIGKILL)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_child_that_held_gpu_memory_is_a_leak_of_the_test_that_left_it(cards):
+    cards.begin("""
+        def test_before(): pass
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}")
+        def test_after(): pass
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_leaves*",
+            "gpuclean: leaked 512.0 MiB on cuda:0 in a child process (pid *, python -c *) (threshold 1.0 MiB)",
+            "  still running when the test had ended, and by nvml it held that memory",
+            "  end them in the test or in a fixture's teardown, or allow it: *",
+            "STOPPED test_it.py::test_leaves: python -c * (pid *), 512.0 MiB of GPU memory: ended by SIGINT*",
+        ]
+    )
+    assert "not back" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outcome"),
+    [
+        (["--gpu-leak=warn"], {"passed": 1, "warnings": 1}),
+        (["--gpu-leak=report"], {"passed": 1}),
+        (["--gpu-leak=off"], {"passed": 1}),
+        (["--gpu-leak-threshold=1GiB"], {"passed": 1}),
+        (["--gpu-leak-watch=host"], {"passed": 1}),
+        (["--gpu-leak-watch=host", "--gpu-leak=fail"], {"passed": 1}),
+        (["--gpu-processes=report"], {"passed": 1, "errors": 1}),
+        (["--gpu-processes=off"], {"passed": 1}),
+        (["--gpu-leak-confirm=1"], {"passed": 1, "errors": 1}),
+    ],
+    ids=" ".join,
+)
+def test_what_the_options_say_holds_for_it_too(cards, arguments, outcome):
+    cards.begin("""
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}")
+    """)
+    cards.go(*arguments).assert_outcomes(**outcome)
+
+
+def test_a_leak_of_a_child_may_be_allowed(cards):
+    cards.begin("""
+        @pytest.mark.gpu_leak(allow="a server that stays")
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}")
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["ALLOWED test_it.py::test_leaves: leaked 512.0 MiB on cuda:0 in a child process *"])
+
+
+def test_several_children_are_one_leak_a_device(cards):
+    cards.begin("""
+        def test_leaves():
+            for size in (300, 400):
+                use_gpu(f"0:{size * 2**20}", f"1:{2**20}")
+            use_gpu("1:10")
+    """)
+    result = cards.go()
+    result.stdout.fnmatch_lines(
+        [
+            "gpuclean: leaked 700.0 MiB on cuda:0 in 2 child processes (pid *; pid *) (threshold 1.0 MiB)",
+            "gpuclean: leaked 2.0 MiB on cuda:1 in 3 child processes (pid *; pid *; pid *) (threshold 1.0 MiB)",
+        ]
+    )
+
+
+def test_a_child_of_a_live_fixture_is_no_leak_and_one_of_an_ended_fixture_is(cards):
+    cards.begin("""
+        @pytest.fixture(scope="module")
+        def server():
+            return use_gpu(f"0:{512 * 2**20}")
+        def test_uses(server): pass
+        def test_uses_again(server): pass
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_uses_again*",
+            "gpuclean: leaked 512.0 MiB on cuda:0 in a child process (pid *), started by fixture 'server' (module scope) *",
+        ]
+    )
+
+
+def test_a_child_that_the_test_ends_is_no_leak(cards):
+    cards.begin("""
+        def test_ends():
+            child = use_gpu(f"0:{512 * 2**20}")
+            child.kill()
+            child.wait()
+    """)
+    cards.go().assert_outcomes(passed=1)
+
+
+def test_a_child_on_a_card_that_cuda_does_not_see_here_is_told_by_its_number(cards, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    cards.begin("""
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}", f"1:{256 * 2**20}")
+    """)
+    result = cards.go()
+    result.stdout.fnmatch_lines_random(["*leaked 512.0 MiB on GPU 0 in a *", "*leaked 256.0 MiB on cuda:0 in a *"])
+
+
+def test_what_others_do_on_the_card_is_nobodys_leak(cards):
+    cards.world.process(os.getpid(), 20 * GiB).process(1, 5 * GiB).write()
+    cards.begin("""
+        def test_leaves(): subprocess.Popen(["sleep", "100"])
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=1)
+    assert "GPU memory" not in result.stdout.str()
+
+
+def test_a_figure_that_the_driver_does_not_give_is_no_leak_and_not_zero(cards):
+    cards.begin("""
+        def test_leaves():
+            child = subprocess.Popen(["sleep", "100"])
+            from fakenvml import World
+            World(Path(".").resolve()).card("GPU-a").process(child.pid, None).write()
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=1)
+    assert "of GPU memory" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetComputeRunningProcesses"])
+@pytest.mark.parametrize("code", [1, 9, 15, 999])
+def test_trouble_of_the_driver_changes_no_outcome(cards, function, code):
+    cards.world.error(function, code).write()
+    cards.begin("""
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}")
+        def test_after(): pass
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["STOPPED test_it.py::test_leaves: python -c *"])
+
+
+def test_a_driver_that_hangs_costs_one_wait_and_no_outcome(cards):
+    cards.world.delay("nvmlDeviceGetCount", 20).write()
+    cards.begin("""
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}")
+        def test_leaves_again(): use_gpu(f"0:{512 * 2**20}")
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=2)
+    assert result.duration < 15
+
+
+# -- memory that comes back late -------------------------------------------------------------------------------------
+
+LATE = """
+from fakenvml import World
+
+def hold_back(seconds, size=512 * 2**20):
+    '''Let the driver free the memory of what ends later.'''
+    child = use_gpu()
+    folder = Path(".").resolve()
+    world = World(folder).card("GPU-a", used=2**30).process(child.pid, size).process(os.getppid(), 2**30)
+    world.write()
+    code = f'''
+import os, time
+from pathlib import Path
+from fakenvml import World
+def gone():
+    try:
+        return open("/proc/{child.pid}/stat").read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+while not gone():
+    time.sleep(0.001)
+World(Path({str(folder)!r})).card("GPU-a", used=2**30 + {size}).process({os.getppid()}, 2**30).write()
+time.sleep({seconds})
+World(Path({str(folder)!r})).card("GPU-a", used=2**30).process({os.getppid()}, 3 * 2**30).write()
+Path("back").write_text(str(time.time()))
+'''
+    subprocess.Popen(["setsid", sys.executable, "-c", code], env={**os.environ, "GPUCLEAN_KEEP": "1"})
+"""
+
+
+def test_what_comes_back_late_is_waited_for_and_no_longer(cards):
+    cards.begin(f"""{LATE}
+def test_leaves(): hold_back(0.5)
+def test_after():
+    assert Path("back").exists()
+    Path("began").write_text(str(time.time()))
+    """)
+    result = cards.go("--gpu-leak=report")
+    result.assert_outcomes(passed=2)
+    assert "not back" not in result.stdout.str()
+    back, began = (float((cards.pytester.path / name).read_text()) for name in ("back", "began"))
+    assert 0 <= began - back < 0.5
+
+
+def test_at_the_bound_it_is_told_what_is_missing_and_who_uses_the_card(cards):
+    cards.begin(f"""{LATE}
+def test_leaves(): hold_back(4)
+def test_after(): assert not Path("back").exists()
+    """)
+    result = cards.go("--gpu-leak=report", "--gpu-settle=1")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "TROUBLE test_it.py::test_leaves: GPU memory of processes that have ended is not back after 1.0* s: "
+            f"512.0 MiB on cuda:0, where pid {os.getpid()} * (user *): 1.0 GiB uses it",
+        ]
+    )
+
+
+# -- nothing where nothing is asked ----------------------------------------------------------------------------------
+
+
+def test_a_run_that_leaves_nothing_never_loads_nvidia_ml_py(cards):
+    cards.begin("""
+        def test_starts_and_ends():
+            use_gpu(f"0:{512 * 2**20}").kill()
+        def test_loads_nothing(): assert "pynvml" not in sys.modules
+    """)
+    cards.conftest("""
+        import atexit, sys
+        def pytest_unconfigure(): print("loaded:", "pynvml" in sys.modules)
+    """)
+    result = cards.go("-s")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["loaded: False"])
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a driver here")
+def test_without_a_driver_nothing_new_is_said_and_nothing_loaded(cards, monkeypatch):
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    cards.begin("""
+        def test_leaves(): use_gpu(f"0:{512 * 2**20}")
+        def test_loads_nothing(): assert "pynvml" not in sys.modules
+    """)
+    result = cards.go()
+    result.assert_outcomes(passed=2)
+    assert "nvml" not in result.stdout.str().lower()
+    assert "not measured" not in result.stdout.str()
