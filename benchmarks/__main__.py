@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from benchmarks import growth, per_test, processes, startup
+from benchmarks import growth, nvml, per_test, processes, startup
 from benchmarks.measure import ROOT, Row
 
 BENCHMARKS: dict[str, Callable[..., Iterable[Row]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[..., Iterable[Row]]] = {
     "per_test": per_test.run,
     "growth": growth.run,
     "processes": processes.run,
+    "nvml": nvml.run,
 }
 RESULTS = ROOT / "benchmarks" / "results" / "results.json"
 PAGE = ROOT / "docs" / "benchmarks.md"

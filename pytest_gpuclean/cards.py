@@ -15,7 +15,7 @@ from pytest_gpuclean.processes.command import label, read_command
 from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.units import format_seconds, format_size
 
-_LONGEST_PAUSE_SECONDS = 0.016
+_LONGEST_PAUSE_SECONDS = 0.01
 """The wait ends within 20 ms of the moment that the memory is back."""
 _MOST_NAMED = 3
 

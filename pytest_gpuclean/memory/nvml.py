@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from pytest_gpuclean.memory.cards import Card, CardUse, CardUser, merged
 from pytest_gpuclean.memory.cuda_visible import ORDER_VARIABLE, VARIABLE, Visible, read_visible
-from pytest_gpuclean.memory.interface import whole
+from pytest_gpuclean.memory.interface import first_line, whole
 from pytest_gpuclean.memory.nvml_calls import (
     ARGUMENT_VERSION_MISMATCH,
     FUNCTION_NOT_FOUND,
@@ -52,7 +51,7 @@ class Nvml:
 
     def devices(self) -> tuple[Card, ...] | Unavailable:
         """Read every card of the machine, each followed by its MIG instances, in the order of the PCI bus."""
-        return self._calls.ask(lambda call: tuple(_cards(call)))
+        return self._calls.ask(lambda call: tuple(card for card, _ in _cards(call)))
 
     def visible(self) -> tuple[Card, ...] | Unavailable:
         """Read the cards that CUDA shows to this process, in its order, named `cuda:0` and so on."""
@@ -70,15 +69,15 @@ class Nvml:
         Args:
             card: as `devices` or `visible` gave it.
         """
-        return self._calls.ask(partial(_users, card=card))
+        return self._calls.ask(lambda call: _users(call, _handle(call, card)))
 
     def use(self) -> tuple[CardUse, ...] | Unavailable:
         """Read every card with its users, in one go; a card that CUDA shows here bears its `cuda:N`."""
-        found = self._calls.ask(lambda call: tuple(_use(call, card) for card in _cards(call)))
+        found = self._calls.ask(lambda call: [(card, _users_or_why(call, handle)) for card, handle in _cards(call)])
         if isinstance(found, Unavailable):
             return found
-        shown = {card.uuid: card.device for card in self._visible_of([use.card for use in found]).cards if card.uuid}
-        return tuple(replace(use, card=replace(use.card, device=shown.get(use.card.uuid, ""))) for use in found)
+        shown = {card.key: card for card in self._visible_of([card for card, _ in found]).cards}
+        return tuple(CardUse(card=shown.get(card.key, card), users=users) for card, users in found)
 
     def use_of(self, cards: Iterable[Card]) -> tuple[CardUse, ...] | Unavailable:
         """Read a few cards again: what is in use on each, and by whom.
@@ -87,7 +86,7 @@ class Nvml:
             cards: as they were read before.
         """
         known = tuple(cards)
-        return self._calls.ask(lambda call: tuple(_use(call, _with_memory(call, card)) for card in known))
+        return self._calls.ask(lambda call: tuple(_use_again(call, card) for card in known))
 
     def _visible_of(self, cards: tuple[Card, ...] | list[Card]) -> Visible:
         return read_visible(self._environ.get(VARIABLE), cards, self._environ.get(ORDER_VARIABLE))
@@ -96,17 +95,18 @@ class Nvml:
 # -- one question, in the thread that may ask ----------------------------------------------------------------------
 
 
-def _cards(call: Call) -> Iterator[Card]:
+def _cards(call: Call) -> Iterator[tuple[Card, Any]]:
+    """Give each card or instance, and its handle, or the error where that is refused."""
     for index in range(whole(call("nvmlDeviceGetCount"))):
         try:
             handle = call("nvmlDeviceGetHandleByIndex", index)
         except NvmlError as error:
-            yield Card(index=index, trouble=(str(error),), is_barred=error.code == NO_PERMISSION)
+            yield Card(index=index, trouble=(str(error),), is_barred=error.code == NO_PERMISSION), error
             continue
         trouble: list[str] = []
         card = _read_card(call, handle, trouble, index=index, is_partitioned=_has_mig(call, handle, trouble))
         instances = list(_instances(call, handle, card, trouble)) if card.is_partitioned else []
-        yield replace(card, trouble=tuple(trouble))
+        yield (replace(card, trouble=tuple(trouble)) if trouble else card), handle
         yield from instances
 
 
@@ -159,7 +159,7 @@ def _has_mig(call: Call, handle: Any, trouble: list[str]) -> bool:
     return bool(current == 1)
 
 
-def _instances(call: Call, handle: Any, card: Card, trouble: list[str]) -> Iterator[Card]:
+def _instances(call: Call, handle: Any, card: Card, trouble: list[str]) -> Iterator[tuple[Card, Any]]:
     slots = _attempt(trouble, lambda: whole(call("nvmlDeviceGetMaxMigDeviceCount", handle))) or 0
     for slot in range(slots):
         try:
@@ -175,21 +175,20 @@ def _instances(call: Call, handle: Any, card: Card, trouble: list[str]) -> Itera
             for name in ("nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId")
         ]
         legacy = "" if None in ids else f"MIG-{card.uuid}/{ids[0]}/{ids[1]}"
-        yield replace(found, legacy_uuid=legacy, trouble=tuple(own_trouble))
+        yield replace(found, legacy_uuid=legacy, trouble=tuple(own_trouble)), instance
 
 
-def _use(call: Call, card: Card) -> CardUse:
+def _use_again(call: Call, card: Card) -> CardUse:
+    """Read memory and users of a card that is known."""
     try:
-        return CardUse(card=card, users=_users(call, card))
+        handle = _handle(call, card)
     except NvmlError as error:
-        return CardUse(card=card, users=Unavailable(SOURCE, str(error)))
-
-
-def _with_memory(call: Call, card: Card) -> Card:
+        gone = replace(card, used_bytes=None, free_bytes=None, trouble=(str(error),))
+        return CardUse(card=gone, users=Unavailable(SOURCE, str(error)))
     trouble: list[str] = []
-    found = _attempt(trouble, lambda: _memory(call, _handle(call, card))) or (card.total_bytes, None, None)
-    total, used, free = found
-    return replace(card, total_bytes=total, used_bytes=used, free_bytes=free, trouble=tuple(trouble))
+    total, used, free = _attempt(trouble, lambda: _memory(call, handle)) or (card.total_bytes, None, None)
+    known = replace(card, total_bytes=total, used_bytes=used, free_bytes=free, trouble=tuple(trouble))
+    return CardUse(card=known, users=_users_or_why(call, handle))
 
 
 def _handle(call: Call, card: Card) -> Any:
@@ -201,8 +200,16 @@ def _handle(call: Call, card: Card) -> Any:
     return handle
 
 
-def _users(call: Call, card: Card) -> tuple[CardUser, ...]:
-    handle = _handle(call, card)
+def _users_or_why(call: Call, handle: Any) -> tuple[CardUser, ...] | Unavailable:
+    try:
+        if isinstance(handle, NvmlError):
+            raise handle
+        return _users(call, handle)
+    except Exception as error:
+        return Unavailable(SOURCE, str(error) if isinstance(error, NvmlError) else first_line(error))
+
+
+def _users(call: Call, handle: Any) -> tuple[CardUser, ...]:
     others = (_processes(call, kind, handle, may_lack=True) for kind in ("MPSCompute", "Graphics"))
     return tuple(merged(_processes(call, "Compute", handle), *others))
 

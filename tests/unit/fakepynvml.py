@@ -75,7 +75,8 @@ class FakePynvml:
 
         def call(*arguments: Any, **options: Any) -> Any:
             self.calls.append(name)
-            time.sleep(self.delays.get(name, 0))
+            if name in self.delays:
+                time.sleep(self.delays[name])
             error = self.errors.get(name)
             if error is not None:
                 raise NVMLError(error) if isinstance(error, int) else error
