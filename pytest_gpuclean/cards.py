@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from pytest_gpuclean.cleanup.settle import wait_until
-from pytest_gpuclean.memory.card_users import Holding, bytes_of, holdings, missing_bytes, why_foreign
+from pytest_gpuclean.memory.card_users import Holding, bytes_of, holdings, missing_bytes, unaccounted, why_foreign
 from pytest_gpuclean.memory.cards import CardUse
 from pytest_gpuclean.memory.nvml import Nvml
-from pytest_gpuclean.model import Leak, LeftProcess, Unavailable
+from pytest_gpuclean.model import Leak, LeftProcess, Snapshot, Unavailable
 from pytest_gpuclean.processes.command import label, read_command
 from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.units import format_seconds, format_size
@@ -135,6 +135,31 @@ class CardWatch:
         return (
             f"where {_shortened(who)} {'uses' if len(who) == 1 else 'use'} it" if who else "where no process is listed"
         )
+
+
+def unaccounted_lines(nvml: Nvml, snapshot: Snapshot) -> list[str]:
+    """Say of each card that frameworks use how much this process holds that is in none of their books.
+
+    Args:
+        nvml: the driver's view; not asked where no framework uses a card.
+        snapshot: what the frameworks say.
+    """
+    reserved: dict[str, int] = {}
+    for reading in snapshot.readings:
+        if reading.device.startswith("cuda:"):
+            reserved[reading.device] = reserved.get(reading.device, 0) + reading.reserved_bytes
+    use = nvml.use() if reserved else ()
+    if isinstance(use, Unavailable):
+        return []
+    lines = []
+    for found in use:
+        size = unaccounted(found, reserved[found.card.device]) if found.card.device in reserved else 0
+        if isinstance(size, Unavailable):
+            lines.append(f"{found.card.device}: beyond the frameworks' books: not measured, {size.reason}")
+        elif size:
+            what = "its context, kernels and libraries"
+            lines.append(f"{found.card.device}: {format_size(size)} of this process in no framework's books ({what})")
+    return lines
 
 
 def who_holds(found: CardUse, procfs: Procfs) -> tuple[str, ...]:

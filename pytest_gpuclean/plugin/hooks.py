@@ -77,8 +77,8 @@ class RunHooks:
         self._nextitem: pytest.Item | None = None
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
-        telling.watch(gauge)
         self.nvml = Nvml()
+        telling.watch(gauge, self.nvml)
         families = tuple(self._gather("pytest_gpuclean_process_families", Family))
         self._started = look_after_processes(config, settings, families, telling, self.nvml)
         self.engine = Engine(

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuclean.cards import unaccounted_lines
 from pytest_gpuclean.memory.gauge import Gauge
+from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import RunReport, TestRecord
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
@@ -42,6 +44,7 @@ class Telling:
         self._begin = time.perf_counter()
         self._processes = 0
         self._gauge: Gauge | None = None
+        self._nvml: Nvml | None = None
         self._usage_error = ""
         self._last: list[TestRecord] = []
         """What came at the end of the run, in this process and in its workers."""
@@ -51,9 +54,9 @@ class Telling:
         self.gaps: dict[str, str] = {}
         """What could not be measured, with the reason."""
 
-    def watch(self, gauge: Gauge) -> None:
-        """Tell what this process's gauge can and cannot measure."""
-        self._gauge = gauge
+    def watch(self, gauge: Gauge, nvml: Nvml) -> None:
+        """Tell what this process's gauge and its driver can and cannot measure."""
+        self._gauge, self._nvml = gauge, nvml
         self.gaps = gauge.unavailable
 
     def add_last(self, record: TestRecord) -> None:
@@ -131,11 +134,17 @@ class Telling:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
         self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self._last
-        lines = summary_lines(self.report, seconds, self.gaps)
+        lines = [*summary_lines(self.report, seconds, self.gaps), *self._cross_check()]
         if lines:
             terminalreporter.section("gpuclean")
             for line in lines:
                 terminalreporter.write_line(line)
+
+    def _cross_check(self) -> list[str]:
+        """Compare the frameworks' books with the driver's, for `-v`."""
+        if self._gauge is None or self._nvml is None or self._config.option.verbose <= 0:
+            return []
+        return unaccounted_lines(self._nvml, self._gauge.read(with_heap=False))
 
 
 def _header_parts(settings: Settings) -> list[str]:

@@ -100,7 +100,9 @@ def test_what_the_options_say_holds_for_it_too(cards, arguments, outcome):
     cards.begin("""
         def test_leaves(): use_gpu(f"0:{512 * 2**20}")
     """)
-    cards.go(*arguments).assert_outcomes(**outcome)
+    result = cards.go(*arguments)
+    result.assert_outcomes(**outcome)
+    assert ("--gpu-leak=off" in arguments) <= ("leaked" not in result.stdout.str())
 
 
 def test_a_leak_of_a_child_may_be_allowed(cards):
@@ -269,6 +271,52 @@ def test_after(): assert not Path("back").exists()
         f"TROUBLE test_it.py::test_leaves: GPU memory of processes that have ended is not back after 1.0* s: {missing}"
     )
     result.stdout.fnmatch_lines([told])
+
+
+# -- what no framework accounts for ----------------------------------------------------------------------------------
+
+FRAMEWORK = """
+from pytest_gpuclean import Reading
+
+class Framework:
+    source = "framework"
+    def read(self):
+        yield Reading(device="cuda:0", source=self.source, allocated_bytes=100 * 2**20, reserved_bytes=200 * 2**20)
+    def reset_peak(self): pass
+
+def pytest_gpuclean_probes():
+    return [Framework()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "process", "line"),
+    [
+        ([], "own", ""),
+        (["-v"], "own", "cuda:0: 500.0 MiB of this process in no framework's books (*"),
+        (
+            ["-v"],
+            "other",
+            "cuda:0: beyond the frameworks' books: not measured, the driver does not list this process *",
+        ),
+        (["-v"], "none", "cuda:0: beyond the frameworks' books: not measured, the driver lists no process on *"),
+    ],
+)
+def test_the_rest_of_ones_own_memory_is_told_under_v(cards, arguments, process, line):
+    cards.conftest(FRAMEWORK)
+    cards.begin(f"""
+        def test_uses():
+            from fakenvml import World
+            pid = dict(own=os.getpid(), other=os.getppid(), none=0)[{process!r}]
+            world = World(Path(".").resolve()).card("GPU-a", used=2**30)
+            (world.process(pid, 700 * 2**20) if pid else world).write()
+    """)
+    result = cards.go(*arguments)
+    result.assert_outcomes(passed=1)
+    if line:
+        result.stdout.fnmatch_lines([line])
+    else:
+        result.stdout.no_fnmatch_line("*books*")
 
 
 # -- nothing where nothing is asked ----------------------------------------------------------------------------------

@@ -116,6 +116,7 @@ BEFORE = use((5, 512 * MiB), (9, GiB), used=2 * GiB)
         (use((9, 3 * GiB), used=4 * GiB - 512 * MiB), 0),  # back, and others have taken more
         (use((9, 3 * GiB), (10, GiB), used=5 * GiB), 512 * MiB),
         (use(used=GiB - 512 * MiB), 0),  # others have gone too
+        (use(used=2 * GiB - 512 * MiB), 0),  # and theirs is not back yet: that is not waited for
         (use((9, GiB), (10, None), used=2 * GiB), 0),  # what others hold is not known: that is no reason to wait
         (use((9, GiB), used=None), 0),
         (CardUse(card=BEFORE.card, users=Unavailable("nvml", "lost")), 0),

@@ -107,6 +107,18 @@ def test_an_error_that_matters_is_not_passed_over(call):
     assert nvml.use() != before
 
 
+@pytest.mark.parametrize("code", [3, 13])
+def test_a_driver_without_a_list_of_graphics_has_none_and_one_without_any_list_does_not_tell(code):
+    module = two_cards()
+    module.missing.add("nvmlDeviceGetComputeRunningProcesses_v2")
+    nvml = nvml_of(module)
+    card = nvml.devices()[0]
+    module.errors["nvmlDeviceGetGraphicsRunningProcesses"] = code
+    assert [user.pid for user in nvml.users(card)] == [4711, 4712]
+    module.errors["nvmlDeviceGetComputeRunningProcesses"] = code
+    assert isinstance(nvml.users(card), Unavailable)
+
+
 def test_a_card_that_fails_does_not_hide_the_others():
     class Broken(Part):
         @property
