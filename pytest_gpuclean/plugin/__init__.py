@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuclean.plugin.fixtures import gpu_clean, gpu_clean_class, gpu_clean_module, gpu_clean_session
-from pytest_gpuclean.plugin.markers import MARKERS, is_concerned
+from pytest_gpuclean.plugin.markers import MARKERS, asked_for
 from pytest_gpuclean.plugin.options import add_options, are_said
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"]
 
 _HOOKS_NAME = "gpuclean-run"
+_NEEDS_NAME = "gpuclean-needs"
 _TELLING_NAME = "gpuclean-telling"
 
 
@@ -53,7 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
     """Come up where a collected test asks for it, and refuse markers that do not parse."""
     result = yield
-    if (running(config) or is_concerned(items)) and not is_silenced(config):
+    is_concerned, has_needs = asked_for(items)
+    if has_needs:
+        look_after_needs(config, items)
+    if (running(config) or is_concerned) and not is_silenced(config):
         hooks = activate(config)
         # Anew, so that our wrappers stand around those of conftest files that the collection has loaded.
         config.pluginmanager.unregister(hooks)
@@ -63,6 +67,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         except pytest.UsageError as error:
             refuse(config, items, error)
     return result
+
+
+def look_after_needs(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Register what keeps tests from running where they cannot, or must not yet."""
+    from pytest_gpuclean.plugin.needs import Needs
+
+    try:
+        needs = Needs(config, items)
+    except pytest.UsageError as error:
+        refuse(config, items, error)
+    else:
+        config.pluginmanager.register(needs, _NEEDS_NAME)
 
 
 def is_silenced(config: pytest.Config) -> bool:

@@ -13,23 +13,28 @@ MARKERS = {
     "gpu_leak": "gpu_leak(threshold=None, allow=None, until=None): judge this test's leaks by another threshold, or "
     "allow them for a reason, up to a day such as '2027-01-31'",
     "gpu_limit": "gpu_limit(peak): fail this test where its peak of device memory is above a size",
+    "gpu_require": "gpu_require(count=1, memory=None, free=None): skip this test where there are not so many visible "
+    "GPUs with so much memory; for free memory it waits, up to --gpu-settle",
 }
+NEEDS = frozenset({"gpu_require"})
+"""What a test needs: no cleaning, so these hold also where all of that is off."""
 FIXTURES = frozenset({"gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"})
 
 
-def is_concerned(items: Iterable[pytest.Item]) -> bool:
-    """Whether some test has a marker of ours or asks for a fixture of ours."""
-    marked: dict[pytest.Collector, bool] = {}
+def asked_for(items: Iterable[pytest.Item]) -> tuple[bool, bool]:
+    """Tell whether some test asks for cleaning or judging, by marker or fixture, and whether one has needs."""
+    marked: set[pytest.Collector] = set()
+    names: set[str] = set()
+    has_fixture = False
     for item in items:
-        if _has_own_marker(item) or asks_for_fixture(item):
-            return True
+        names.update(_own_markers(item))
+        has_fixture = has_fixture or asks_for_fixture(item)
         parent = item.parent
         while parent is not None and parent not in marked:
-            marked[parent] = _has_own_marker(parent)
-            if marked[parent]:
-                return True
+            marked.add(parent)
+            names.update(_own_markers(parent))
             parent = parent.parent
-    return False
+    return has_fixture or bool(names - NEEDS), bool(names & NEEDS)
 
 
 def asks_for_fixture(item: pytest.Item) -> bool:
@@ -37,5 +42,5 @@ def asks_for_fixture(item: pytest.Item) -> bool:
     return not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def _has_own_marker(node: Any) -> bool:
-    return any(mark.name in MARKERS for mark in node.own_markers)
+def _own_markers(node: Any) -> list[str]:
+    return [mark.name for mark in node.own_markers if mark.name in MARKERS]

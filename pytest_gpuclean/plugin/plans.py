@@ -10,16 +10,12 @@ import pytest
 
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.model import Level
-from pytest_gpuclean.plugin.markers import MARKERS
+from pytest_gpuclean.plugin.marks import Said, said_on
 from pytest_gpuclean.plugin.options import EVERY, LEVELS
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.units import parse_choice, parse_date, parse_size
 
-_PARAMETERS = {
-    "gpu_clean": ("level", "every"),
-    "gpu_leak": ("threshold", "allow", "until"),
-    "gpu_limit": ("peak",),
-}
+_MARKS = ("gpu_clean", "gpu_leak", "gpu_limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +61,7 @@ def plan_of(node: pytest.Item | pytest.Collector, settings: Settings) -> Plan:
         pytest.UsageError: where a marker does not parse, naming it and the node.
     """
     base = plan_from(settings)
-    said: dict[tuple[str, str], tuple[Any, str]] = {}
-    for mark in node.iter_markers():
-        if mark.name in _PARAMETERS:
-            source = f"@pytest.mark.{mark.name} on {node.nodeid}"
-            for name, value in _arguments(mark, source).items():
-                said.setdefault((mark.name, name), (value, source))
+    said = said_on(node, _MARKS)
     if not said:
         return base
     try:
@@ -79,7 +70,7 @@ def plan_of(node: pytest.Item | pytest.Collector, settings: Settings) -> Plan:
         raise pytest.UsageError(str(error)) from None
 
 
-def _merge(base: Plan, said: dict[tuple[str, str], tuple[Any, str]], settings: Settings) -> Plan:
+def _merge(base: Plan, said: Said, settings: Settings) -> Plan:
     def get(marker: str, name: str) -> tuple[Any, str]:
         return said.get((marker, name), (None, ""))
 
@@ -111,18 +102,3 @@ def _allowance(reason: Any, reason_source: str, until: Any, until_source: str) -
     if not isinstance(reason, str) or not reason.strip():
         raise InputError(f"{reason_source}: allow={reason!r} is no reason; write a text that says why")
     return Allowance(reason.strip(), None if until is None else parse_date(until, f"{until_source}: until"))
-
-
-def _arguments(mark: pytest.Mark, source: str) -> dict[str, Any]:
-    names = _PARAMETERS[mark.name]
-    unknown = [name for name in mark.kwargs if name not in names]
-    doubled = [name for name in names[: len(mark.args)] if name in mark.kwargs]
-    if len(mark.args) > len(names) or unknown or doubled:
-        wrong = ", ".join([*unknown, *doubled]) or f"{len(mark.args)} arguments"
-        raise pytest.UsageError(f"{source}: {wrong} does not fit {MARKERS[mark.name].partition(': ')[0]}")
-    found = {**dict(zip(names, mark.args, strict=False)), **mark.kwargs}
-    given = {name: value for name, value in found.items() if value is not None}
-    required = {"gpu_clean": "level", "gpu_limit": "peak"}.get(mark.name)
-    if required is not None and required not in given:
-        raise pytest.UsageError(f"{source}: {required} is missing; write {MARKERS[mark.name].partition(': ')[0]}")
-    return given

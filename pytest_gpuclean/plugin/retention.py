@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, MethodType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -87,6 +87,11 @@ def fresh_request(item: pytest.Item) -> None:
     initialise = getattr(item, "_initrequest", None)
     if initialise is not None:
         initialise()
+
+
+def skip_at_item(reason: str) -> NoReturn:
+    """Skip the test that is being set up, with its own line as the place and not one of ours."""
+    raise pytest.skip.Exception(reason, _use_item_location=True)
 
 
 def worker_pid(node: Any) -> int | None:

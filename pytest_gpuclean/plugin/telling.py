@@ -35,6 +35,14 @@ def attach(report: pytest.TestReport, records: list[TestRecord]) -> None:
     setattr(report, _ATTRIBUTE, [record.to_wire() for record in records])
 
 
+def say(config: pytest.Config, text: str) -> None:
+    """Print a line at once, in the middle of the run; a worker has no terminal."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.ensure_newline()
+        terminal.write_line(f"gpuclean: {text}")
+
+
 class Telling:
     """Gathers the records, and prints the header, the stages under `-v`, and the summary."""
 
@@ -70,10 +78,7 @@ class Telling:
 
     def tell_line(self, text: str) -> None:
         """Print a line at once, in the middle of the run."""
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(f"gpuclean: {text}")
+        say(self._config, text)
 
     def pytest_report_header(self) -> str | None:
         """Say what this run does."""
