@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = settings_of(config)
     if settings.is_on:
         activate(config)
-    elif hands_out and not settings.silenced:
+    elif hands_out:
         tell(config)  # a worker's tests may have markers that this process never sees
 
 
@@ -74,7 +74,7 @@ def look_after_needs(config: pytest.Config, items: list[pytest.Item]) -> None:
     from pytest_gpuclean.plugin.needs import Needs
 
     try:
-        needs = Needs(config, items)
+        needs = Needs(config, items, lambda: tell(config))
     except pytest.UsageError as error:
         refuse(config, items, error)
     else:

@@ -15,8 +15,10 @@ MARKERS = {
     "gpu_limit": "gpu_limit(peak): fail this test where its peak of device memory is above a size",
     "gpu_require": "gpu_require(count=1, memory=None, free=None): skip this test where there are not so many visible "
     "GPUs with so much memory; for free memory it waits, up to --gpu-settle",
+    "gpu_exclusive": "gpu_exclusive(timeout=3600): hold back the other tests with this marker that use the same GPU, "
+    "in all workers and runs of the machine; after so many seconds of waiting the test fails",
 }
-NEEDS = frozenset({"gpu_require"})
+NEEDS = frozenset({"gpu_require", "gpu_exclusive"})
 """What a test needs: no cleaning, so these hold also where all of that is off."""
 FIXTURES = frozenset({"gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"})
 

@@ -14,6 +14,7 @@ _PARAMETERS = {
     "gpu_leak": ("threshold", "allow", "until"),
     "gpu_limit": ("peak",),
     "gpu_require": ("count", "memory", "free"),
+    "gpu_exclusive": ("timeout",),
 }
 _REQUIRED = {"gpu_clean": "level", "gpu_limit": "peak"}
 

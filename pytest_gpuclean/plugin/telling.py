@@ -61,11 +61,16 @@ class Telling:
         """What this process counted, and later its workers too."""
         self.gaps: dict[str, str] = {}
         """What could not be measured, with the reason."""
+        self._notes: dict[str, None] = {}
 
     def watch(self, gauge: Gauge, nvml: Nvml) -> None:
         """Tell what this process's gauge and its driver can and cannot measure."""
         self._gauge, self._nvml = gauge, nvml
         self.gaps = gauge.unavailable
+
+    def add_note(self, text: str) -> None:
+        """Have a line in the summary, once however many processes of the run have it."""
+        self._notes[text] = None
 
     def add_last(self, record: TestRecord) -> None:
         """Take in what came after the last test."""
@@ -115,7 +120,7 @@ class Telling:
         if is_worker(self._config):
             totals = {name: getattr(self.report, name) for name in ("tests", "seconds", "given_back_bytes", "cleanups")}
             last = [record.to_wire() for record in self._last]
-            sent = {**totals, "gaps": self.gaps, "last": last}
+            sent = {**totals, "gaps": self.gaps, "notes": list(self._notes), "last": last}
             self._config.workeroutput[_ATTRIBUTE] = sent  # type: ignore[attr-defined]
 
     @pytest.hookimpl(optionalhook=True)
@@ -126,6 +131,7 @@ class Telling:
         totals = dict(output.get(_ATTRIBUTE, {}))
         if totals:
             self.gaps = {**totals.pop("gaps"), **self.gaps}
+            self._notes.update(dict.fromkeys(totals.pop("notes")))
             self._last += map(TestRecord.from_wire, totals.pop("last"))
             self._processes += 1
             for name, value in totals.items():
@@ -139,7 +145,7 @@ class Telling:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
         self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self._last
-        lines = [*summary_lines(self.report, seconds, self.gaps), *self._cross_check()]
+        lines = [*summary_lines(self.report, seconds, self.gaps, self._notes), *self._cross_check()]
         if lines:
             terminalreporter.section("gpuclean")
             for line in lines:

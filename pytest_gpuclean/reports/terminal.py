@@ -118,19 +118,21 @@ def _before_after(cleanup: CleanupResult) -> str:
     return ", ".join(moved) or "no device in use"
 
 
-def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str]) -> list[str]:
+def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str], notes: Iterable[str] = ()) -> list[str]:
     """The summary of a run; empty where there is nothing to say.
 
     Args:
         report: what the run adds up to.
         run_seconds: how long it took, summed over its workers.
         gaps: what could not be measured, with the reason.
+        notes: what else there is to say, a line each.
     """
     lines = [line for record in report.records for line in _record_lines(record)]
     if report.given_back_bytes >= _LEAST_TOLD_BYTES:
         cleanups = f" in {report.cleanups} cleanups" if report.cleanups else ""
         lines.append(f"given back: {format_size(report.given_back_bytes)}{cleanups}")
     lines += [f"not measured: {source}: {reason}" for source, reason in gaps.items()]
+    lines += notes
     if not lines:
         return []
     share = f" ({100 * report.seconds / run_seconds:.1f} % of the run)" if run_seconds > 0 else ""
