@@ -1,5 +1,6 @@
 """One window: what is charged to a test, to a fixture, to a module, and what is not."""
 
+import dataclasses
 import gc
 import threading
 
@@ -8,7 +9,7 @@ import pytest
 from pytest_gpuclean.cleanup.interface import Skip
 from pytest_gpuclean.engine import Ending, Engine, Terms
 from pytest_gpuclean.memory.gauge import Gauge
-from pytest_gpuclean.model import HEAP, Leak, Reading
+from pytest_gpuclean.model import HEAP, Explanation, Leak, Reading
 from pytest_gpuclean.units import KiB, MiB
 from unit.fakes import Holding, ScriptedProbe
 
@@ -72,6 +73,65 @@ def test_memory_that_is_still_in_use_after_the_test_is_its_leak(world):
         leaked_bytes=4 * MiB,
         threshold_bytes=MiB,
     )
+
+
+class Names:
+    """Says of a leak that a list holds it, or fails."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.asked = []
+
+    def mark(self):
+        self.asked.append("mark")
+
+    def explained(self, leak, older=()):  # noqa: ARG002
+        self.asked.append(leak.kind)
+        if self.error is not None:
+            raise self.error
+        return dataclasses.replace(leak, explanation=Explanation(cut="a list"))
+
+
+def test_a_leak_is_explained_and_what_is_clean_asks_for_nothing():
+    names = Names()
+    world = World(explainer=names)
+    world.open()
+    world.close()
+    assert names.asked == []
+    world.open()
+    world.gpu.in_use += 4 * MiB
+    (leak,) = world.close().leaks
+    assert leak.explanation == Explanation(cut="a list")
+    assert names.asked == ["test"]
+
+
+def test_a_leak_that_is_not_to_be_explained_is_told_all_the_same():
+    names = Names()
+    world = World(explainer=names)
+    world.open(terms=Terms(threshold_bytes=MiB, explains=False))
+    world.gpu.in_use += 4 * MiB
+    (leak,) = world.close().leaks
+    assert leak.explanation is None
+    assert names.asked == []
+
+
+def test_what_is_in_use_before_the_first_test_is_marked_as_older():
+    names = Names()
+    world = World(explainer=names)
+    world.gpu.in_use = MiB
+    for _ in range(2):
+        world.open()
+        world.close()
+    assert names.asked == ["mark"]
+
+
+def test_trouble_in_looking_up_who_holds_it_takes_nothing_from_the_verdict():
+    world = World(explainer=Names(RuntimeError("a hostile object")))
+    world.open()
+    world.gpu.in_use += 4 * MiB
+    record = world.close()
+    assert told(record) == [("test", "test_x", "fake:0", 4 * MiB)]
+    assert record.problems == ("who holds it could not be looked up: RuntimeError: a hostile object",)
 
 
 def test_a_leak_is_charged_once(world):

@@ -54,6 +54,11 @@ def test_what_a_leak_is_made_of(sizes, leaked_bytes, older, chosen):
     assert choose(sizes, leaked_bytes, older) == chosen
 
 
+def test_no_part_of_what_added_up_is_larger_than_what_a_single_test_may_keep():
+    sizes = {key("a"): 16 * MiB, key("b"): MiB // 2, key("c"): MiB // 2}
+    assert choose_suspects(sizes, (), 17 * MiB, largest_bytes=MiB) == [key("c"), key("b")]
+
+
 @given(
     st.dictionaries(st.tuples(st.just("memory"), st.integers(0, 500)), st.integers(1, 64 * MiB), max_size=60),
     st.lists(st.tuples(st.just("memory"), st.integers(0, 500))),

@@ -1,0 +1,125 @@
+"""What a leak is made of: not what was there before, what has been told already, or what live fixtures hold."""
+
+import gc
+
+import pytest
+
+from pytest_gpuclean.explaining import Explainer
+from pytest_gpuclean.model import Leak
+from pytest_gpuclean.units import MiB
+
+numpy = pytest.importorskip("numpy")
+
+KEPT: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept():
+    gc.collect()
+    yield
+    KEPT.clear()
+
+
+def zeros(mib=4):
+    return numpy.zeros((mib, MiB), dtype=numpy.uint8)
+
+
+def leak(mib=4, **more):
+    given = {"kind": "test", "name": "test_x", "device": "cpu", "source": "arrays", "threshold_bytes": MiB}
+    return Leak(**{**given, "leaked_bytes": mib * MiB, **more})
+
+
+def explainer(limit=20, fixture_values=(), **more):
+    found = Explainer(limit, lambda: fixture_values, **more)
+    found.mark()
+    return found
+
+
+def shapes(told):
+    return [(content.count, content.shape) for content in told.explanation.contents]
+
+
+def test_it_says_what_leaked_and_who_holds_it():
+    asked = explainer()
+    KEPT.append(zeros())
+    told = asked.explained(leak())
+    assert shapes(told) == [(1, (4, MiB))]
+    assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[0]"]
+    assert (told.explanation.explained_bytes, told.explanation.unexplained) == (4 * MiB, "")
+    assert told.explanation.seconds > 0
+
+
+def test_what_was_there_before_is_no_part_of_it():
+    KEPT.append(zeros())
+    asked = explainer()
+    KEPT.append(zeros())
+    assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+def test_what_has_been_told_is_no_part_of_the_next():
+    asked = explainer()
+    KEPT.append(zeros())
+    asked.explained(leak())
+    KEPT.append(zeros())
+    assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+def test_a_leak_on_another_device_takes_nothing_from_what_has_been_told():
+    asked = explainer()
+    KEPT.append(zeros())
+    asked.explained(leak())
+    asked.explained(leak(device="cuda:0", source="torch"))
+    KEPT.append(zeros())
+    assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+def test_what_a_live_fixture_holds_is_no_part_of_it():
+    value = {"weight": zeros(8)}
+    asked = Explainer(20, lambda: [(1, [value])])
+    KEPT.append(zeros())
+    assert shapes(asked.explained(leak())) == [(1, (4, MiB))]
+
+
+def test_what_is_known_to_be_older_than_the_window_is_no_part_of_it():
+    KEPT.append(zeros())
+    address = KEPT[0].__array_interface__["data"][0]
+    KEPT.append(zeros())
+    told = Explainer(20, tuple).explained(leak(), older=[("memory", address)])
+    assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+def test_what_no_array_accounts_for_is_said():
+    asked = explainer()
+    KEPT.append(zeros())
+    part = asked.explained(leak(20)).explanation
+    assert part.explained_bytes == 4 * MiB
+    assert part.unexplained.startswith("no tensor or array that Python can see accounts for 16.0 MiB of it: ")
+    none = asked.explained(leak(20, device="fake:0", source="fake")).explanation
+    assert (none.contents, none.holders) == ((), ())
+    assert none.unexplained.startswith("no tensor or array that Python can see accounts for it: ")
+
+
+def test_so_many_are_looked_up_and_no_more():
+    asked = explainer(limit=1)
+    KEPT.append(zeros())
+    assert asked.explained(leak()).explanation.contents
+    second = asked.explained(leak()).explanation
+    assert second.contents == ()
+    assert second.cut == "who holds it was looked up for 1 leak of this run: --gpu-leak-explain"
+
+
+@pytest.mark.parametrize("found", [leak(kind="peak"), leak()], ids=["a peak", "a limit of 0"])
+def test_what_is_not_looked_up_stays_as_it_was(found):
+    asked = explainer(limit=20 if found.kind == "peak" else 0)
+    assert asked.explained(found) is found
+
+
+def test_nothing_of_the_look_stays_alive():
+    asked = explainer()
+    array = zeros()
+    KEPT.append(array)
+    asked.explained(leak())
+    gc.collect()
+    before = [type(one) for one in gc.get_referrers(array)]
+    KEPT.clear()
+    assert len(gc.get_referrers(array)) == len(before) - 1
