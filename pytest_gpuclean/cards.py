@@ -7,7 +7,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from pytest_gpuclean.cleanup.settle import wait_until
-from pytest_gpuclean.memory.card_users import Holding, bytes_of, holdings, missing_bytes, unaccounted, why_foreign
+from pytest_gpuclean.memory.card_users import (
+    Holding,
+    bytes_of,
+    holdings,
+    judged_cards,
+    missing_bytes,
+    unaccounted,
+    why_foreign,
+    why_silent,
+)
 from pytest_gpuclean.memory.cards import CardUse
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import Leak, LeftProcess, Snapshot, Unavailable
@@ -28,6 +37,7 @@ class CardWatch:
         procfs: where processes are read.
         settle_seconds: the upper bound of a wait.
         on_wait: told what a long wait is for.
+        on_gap: told why memory of processes could not be read, where there is a driver.
     """
 
     def __init__(
@@ -37,11 +47,13 @@ class CardWatch:
         *,
         settle_seconds: float = 10.0,
         on_wait: Callable[[str], None] = lambda _: None,
+        on_gap: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._nvml = nvml
         self._procfs = procfs
         self._settle_seconds = settle_seconds
         self._on_wait = on_wait
+        self._on_gap = on_gap
         self._before: tuple[CardUse, ...] = ()
         self._held: tuple[Holding, ...] = ()
 
@@ -56,7 +68,14 @@ class CardWatch:
         """
         self._before, self._held = (), ()
         use = self._nvml.use()
-        if isinstance(use, Unavailable) or why_foreign(use, pids):
+        if isinstance(use, Unavailable):
+            if not self._nvml.is_absent:
+                self._on_gap(use.reason)
+            return {}
+        reason = why_foreign(use, pids)
+        for gap in filter(None, [reason, *map(why_silent, judged_cards(use))]):
+            self._on_gap(gap)
+        if reason:
             return {}
         self._before, self._held = use, holdings(use, pids)
         return bytes_of(use, pids)

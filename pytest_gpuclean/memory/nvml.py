@@ -49,6 +49,11 @@ class Nvml:
         """Why NVML is not asked any more in this run; None as long as it may be."""
         return self._calls.given_up
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether it turned out that there is no driver here, or no nvidia-ml-py: nothing that one has to be told."""
+        return self._calls.is_absent
+
     def devices(self) -> tuple[Card, ...] | Unavailable:
         """Read every card of the machine, each followed by its MIG instances, in the order of the PCI bus."""
         return self._calls.ask(lambda call: tuple(card for card, _ in _cards(call)))

@@ -98,6 +98,8 @@ class NvmlCalls:
         self._here = _Here()
         self.given_up: Unavailable | None = None
         """Why NVML is not asked any more in this run."""
+        self.is_absent = False
+        """Whether that is because there is no driver, or no nvidia-ml-py: no trouble, but a machine of another kind."""
 
     def ask(self, question: Callable[[Call], Result]) -> Result | Unavailable:
         """Put a question that may take several calls.
@@ -116,10 +118,11 @@ class NvmlCalls:
         try:
             self._library = self._library or self._load()
         except NoDriverError as error:
-            self.given_up = Unavailable(SOURCE, str(error))
+            self.given_up, self.is_absent = Unavailable(SOURCE, str(error)), True
         except ImportError as error:
-            is_missing = isinstance(error, ModuleNotFoundError) and error.name == "pynvml"
-            self.given_up = Unavailable(SOURCE, "nvidia-ml-py is not installed" if is_missing else first_line(error))
+            self.is_absent = isinstance(error, ModuleNotFoundError) and error.name == "pynvml"
+            reason = "nvidia-ml-py is not installed" if self.is_absent else first_line(error)
+            self.given_up = Unavailable(SOURCE, reason)
         except Exception as error:
             self.given_up = Unavailable(SOURCE, f"nvidia-ml-py cannot be imported: {first_line(error)}")
         if self._library is None:
@@ -166,8 +169,8 @@ class NvmlCalls:
         try:
             self._call("nvmlInit")
         except NvmlError as error:
-            reason = str(NoDriverError() if error.code == LIBRARY_NOT_FOUND else error)
-            self.given_up = Unavailable(SOURCE, reason)
+            self.is_absent = error.code == LIBRARY_NOT_FOUND
+            self.given_up = Unavailable(SOURCE, str(NoDriverError() if self.is_absent else error))
             return self.given_up
         here.is_up = True
         return None

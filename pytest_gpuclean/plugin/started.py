@@ -62,7 +62,13 @@ class Started:
             telling.gaps["what a killed run leaves"] = ledger.reason
         if self.run.tier.limits:
             telling.gaps["processes"] = "; ".join(self.run.tier.limits)
-        self.cards = CardWatch(nvml, self.run.procfs, settle_seconds=settings.settle_seconds, on_wait=telling.tell_wait)
+        self.cards = CardWatch(
+            nvml,
+            self.run.procfs,
+            settle_seconds=settings.settle_seconds,
+            on_wait=telling.tell_wait,
+            on_gap=lambda reason: telling.gaps.setdefault("GPU memory of processes that were left", reason),
+        )
         self.watch = None if is_controller(config) else self._watch_tests()
         self._orphans = self._watch_workers() if is_controller(config) else None
         if settings.is_on and self._reaches_out:

@@ -86,6 +86,27 @@ def test_nothing_is_asked_where_nothing_of_ours_held_memory():
     assert len(module.calls) == calls
 
 
+@pytest.mark.parametrize(
+    ("change", "gaps"),
+    [
+        (lambda module: module.errors.update(nvmlInit=12), []),  # no driver is no trouble
+        (lambda module: module.errors.update(nvmlInit=9), ["nvmlInit failed: Driver Not Loaded (NVML error 9)"]),
+        (
+            lambda module: module.parts[0].users.clear(),
+            ["the driver lists no process on cuda:0, where memory is in use"],
+        ),
+        (lambda module: None, []),
+    ],
+)
+def test_what_could_not_be_read_is_told_once_asked_and_where_there_is_a_driver(change, gaps):
+    module, told = card_with((11, GiB), used=GiB), []
+    change(module)
+    watch = watch_of(module, on_gap=told.append)
+    assert told == []
+    watch.bytes_of([11])
+    assert told == gaps
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
 def test_the_wait_ends_when_the_memory_is_back(seconds):
     module = card_with((11, GiB), (9, GiB), used=2 * GiB)
