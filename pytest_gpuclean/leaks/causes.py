@@ -49,6 +49,9 @@ NOT_FOLLOWED = "not followed"
 GENERIC = frozenset({"", MODULE_GLOBAL, CLASS_ATTRIBUTE, INSTANCE_ATTRIBUTE})
 """Kinds that give way to one further on in the chain that says more."""
 
+WEAK = frozenset({PARTIAL, BOUND_METHOD, TORCH_MODULE})
+"""Kinds that give way to a stronger one farther on."""
+
 KINDS = tuple(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str) and name != "__doc__"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import inspect
 import sys
 import types
@@ -35,32 +36,40 @@ class Running:
     def __init__(self) -> None:
         self.frames: set[int] = set()
         self._places: dict[int, list[Place]] = {}
-        names = _thread_names()
-        here = _identity_of_this_thread()
-        tops = sys._current_frames()
-        while tops:
-            identity, frame = tops.popitem()
-            name = "" if identity == here else names.get(identity, f"{identity}, not started by threading")
-            self._add(frame, name)
-            del frame
+        for place, value in self.variables():
+            self._places.setdefault(id(value), []).append(place)
 
     def places(self, value: object) -> list[Place]:
         """List the variables that refer to an object."""
         return self._places.get(id(value), [])
 
-    def _add(self, top: types.FrameType, thread: str) -> None:
+    def variables(self) -> list[tuple[Place, Any]]:
+        """List every variable with its value."""
+        found: list[tuple[Place, Any]] = []
+        names = {identity: name for identity, _, name in thread_objects()}
+        here = _thread.get_ident()
+        tops = sys._current_frames()
+        while tops:
+            identity, frame = tops.popitem()
+            name = "" if identity == here else names.get(identity, f"{identity}, not started by threading")
+            found += self._of_thread(frame, name)
+            del frame
+        return found
+
+    def _of_thread(self, top: types.FrameType, thread: str) -> list[tuple[Place, Any]]:
+        found: list[tuple[Place, Any]] = []
         frame: types.FrameType | None = top
         inside = ""
         while frame is not None:
             self.frames.add(id(frame))
             if not is_skipped(frame):
-                standing = f"{standing_of(frame)}{inside}"
-                for variable, value in variables_of(frame):
-                    place = Place(function_of(frame), variable, thread, standing)
-                    self._places.setdefault(id(value), []).append(place)
-            if not inside:
-                inside = f", inside {standing_of(frame)}"
+                function, standing = function_of(frame), f"{standing_of(frame)}{inside}"
+                found += [
+                    (Place(function, variable, thread, standing), value) for variable, value in variables_of(frame)
+                ]
+            inside = inside or f", inside {standing_of(frame)}"
             frame = frame.f_back
+        return found
 
 
 def is_skipped(frame: types.FrameType) -> bool:
@@ -138,16 +147,6 @@ def thread_objects() -> Iterator[tuple[int, Any, str]]:
     for identity, thread in raw.pairs_of(active) if type(active) is dict else ():
         if type(identity) is int:
             yield identity, thread, raw.text_of(raw.attribute(thread, "_name")) or "unnamed"
-
-
-def _thread_names() -> dict[int, str]:
-    return {identity: name for identity, _, name in thread_objects()}
-
-
-def _identity_of_this_thread() -> int:
-    import _thread
-
-    return _thread.get_ident()
 
 
 def _module_of(frame: types.FrameType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Sequence
@@ -25,6 +26,20 @@ def name_of(function: types.FunctionType) -> str:
     """Name a function with its module: `test_model.make.<locals>.hook`."""
     module, name = raw.text_of(function.__module__), raw.text_of(function.__qualname__)
     return f"{module}.{name}" if module else name
+
+
+def callable_name(value: Any) -> str:
+    """Name what somebody has passed as a callback."""
+    kind = type(value)
+    if kind is types.FunctionType:
+        return name_of(value)
+    if kind is types.MethodType:
+        return callable_name(value.__func__)
+    if kind is types.BuiltinFunctionType:
+        return raw.text_of(value.__qualname__)
+    if kind is functools.partial:
+        return callable_name(value.func)
+    return raw.type_name(value if raw.is_class(value) else kind)
 
 
 def name_of_cache(wrapper: Any) -> str:
@@ -56,25 +71,27 @@ def variable_behind(path: Sequence[Any], at: int) -> Variable | None:
     return None
 
 
-def is_named_by_its_module(function: Any) -> bool:
-    """Tell whether a function, or one with a cache around it, is found in its module under its own name."""
-    inner = function
-    if type(function) is not types.FunctionType:
-        inner = raw.attribute(function, "__wrapped__")
-        if type(inner) is not types.FunctionType:
-            return False
-    module = sys.modules.get(raw.text_of(inner.__module__))
-    namespace = raw.module_dict(module)
-    if namespace is None:
+def is_named_by_its_module(value: Any) -> bool:
+    """Tell whether a function, one with a cache around it, or a class is found in its module under its own name."""
+    if raw.is_class(value):
+        return _found_in(raw.module_of(value), raw.qualname_of(value)) is value
+    inner = value if type(value) is types.FunctionType else raw.attribute(value, "__wrapped__")
+    if type(inner) is not types.FunctionType:
         return False
-    found: Any = raw.MISSING
-    for depth, name in enumerate(raw.text_of(inner.__qualname__, 1000).split(".")):
-        if depth == 0:
-            found = raw.find(namespace, name)
-        elif raw.is_class(found):
-            found = raw.find(raw.namespace_of(found), name)
-        else:
-            return False
-    if type(found) in _WRAPPERS:
+    found = _found_in(raw.text_of(inner.__module__), raw.text_of(inner.__qualname__, 1000))
+    if any(type(found) is wrapper for wrapper in _WRAPPERS):
         found = raw.attribute(found, "__func__")
-    return found is function
+    return found is value
+
+
+def _found_in(module: str, qualname: str) -> Any:
+    namespace = raw.module_dict(sys.modules.get(module))
+    if namespace is None:
+        return raw.MISSING
+    first, *rest = qualname.split(".")
+    found = raw.find(namespace, first)
+    for name in rest:
+        if not raw.is_class(found):
+            return raw.MISSING
+        found = raw.find(raw.namespace_of(found), name)
+    return found

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pytest_gpuclean.leaks import causes, chains
+from pytest_gpuclean.leaks import causes, chains, orphans, raw
+from pytest_gpuclean.leaks.beyond import behind_frames
+from pytest_gpuclean.leaks.forward import Forward
+from pytest_gpuclean.leaks.landmarks import Start
+from pytest_gpuclean.leaks.representatives import Representatives
 from pytest_gpuclean.leaks.roots import Roots
 from pytest_gpuclean.leaks.search import Trail
+from pytest_gpuclean.leaks.untracked import Untracked
 from pytest_gpuclean.model import Holder
 
-_FOLLOWED_AT_ONCE = 8
 _ENOUGH = 0.95
 """Of the bytes: the rest is not looked for."""
+_SHARE_BACK = 0.6
+"""Of the time that is left: the search back. The rest is for the search forward."""
+_MOST_ATTRIBUTES = 3
+"""An object that holds leaked memory in more attributes than these is one holder."""
+_CALLS = ".call_args_list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +75,11 @@ def find_holders(
 
 @dataclass(slots=True)
 class _Found:
-    """A holder while more of what it holds is being found."""
+    """A holder, while more of what it holds is being found."""
 
     chain: chains.Chain
+    length: int
     reached: set[int]
-    distance: int
 
 
 class _Finder:
@@ -86,100 +95,129 @@ class _Finder:
         self._reached_from = reached_from
         self._deadline = deadline
         self._roots = Roots(known)
+        running = [value for _, value in self._roots.running.variables()]
+        self._untracked = Untracked(running, deadline)
         self._own = {*ours, id(targets)}
         self._found: dict[str, _Found] = {}
-        self._explained: set[int] = set()
-        self._followed: set[int] = set()
-        self._reach: dict[int, Collection[int]] = {}
+        self._reach: dict[int, frozenset[int]] = {}
+        self._choice = Representatives([(type(t.values[0]), t.size_bytes) for t in targets])
 
     def find(self) -> Holding:
-        total = sum(target.size_bytes for target in self._targets)
-        explained_bytes = 0
-        while explained_bytes < _ENOUGH * total or not self._followed:
-            chosen = self._representatives()
-            if not chosen or time.monotonic() > self._deadline:
+        while self._choice.explained_bytes < _ENOUGH * self._choice.total_bytes or not self._choice.followed:
+            chosen = self._choice.next()
+            if not chosen or self._is_late():
                 break
             self._follow(chosen)
-            explained_bytes = sum(self._targets[index].size_bytes for index in self._explained)
         return Holding(self._holders(), self._cut())
 
-    def _representatives(self) -> list[int]:
-        """Choose what to follow next, of each sort one: the largest of what nobody is known to hold."""
-        chosen: list[int] = []
-        spare: list[int] = []
-        sorts: set[tuple[int, int]] = set()
-        for index, target in enumerate(self._targets):
-            if index in self._explained or index in self._followed:
-                continue
-            sort = (id(type(target.values[0])), target.size_bytes)
-            (spare if sort in sorts else chosen).append(index)
-            sorts.add(sort)
-            if len(chosen) == _FOLLOWED_AT_ONCE:
-                break
-        return (chosen + spare)[:_FOLLOWED_AT_ONCE]
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _follow(self, chosen: list[int]) -> None:
-        starts: list[Any] = []
+        starts = [self._targets[index].values for index in chosen]
         for index in chosen:
-            target = self._targets[index]
-            self._own |= {id(target), id(target.values)}
-            starts += target.values
+            self._own |= {id(self._targets[index]), id(self._targets[index].values)}
         self._own.add(id(starts))
-        by_value: dict[int, list[int]] = {}  # one object may lead to several: a parameter, and its gradient
+        now = time.monotonic()
+        trail = Trail(self._roots, self._untracked, self._own, now + _SHARE_BACK * (self._deadline - now))
+        trail.climb(starts)
+        places: dict[int, list[int]] = {}  # one object may lead to several: a parameter, and its gradient
         for index in chosen:
             for value in self._targets[index].values:
-                by_value.setdefault(id(value), []).append(index)
-        trail = Trail(self._roots, self._own, self._deadline)
-        trail.climb(starts)
-        self._followed |= {*chosen}
+                places.setdefault(id(value), []).append(index)
         held: set[int] = set()
         for path in trail.paths():
-            for index in by_value[id(path[-1])]:
+            for index in places[id(path[-1])]:
                 held.add(index)
-                self._book(path, index)
-        for index in chosen:
-            if index not in held | self._explained:
-                self._book_orphan(trail, index)
+                self._book(path, self._roots.start(path), index)
+        if held != set(chosen):
+            self._follow_forward(trail, places, held)
+        self._book_orphans(trail, places, [index for index in chosen if index not in held])
+        self._choice.explain(chosen)
 
-    def _book(self, path: list[Any], index: int) -> None:
-        chain = chains.describe(path, self._roots, self._targets[index].suffix)
-        found = self._found.get(chain.trunk)
+    def _follow_forward(self, trail: Trail, places: Mapping[int, list[int]], held: set[int]) -> None:
+        goals = trail.goals()
+        for way in Forward(self._roots, self._deadline).search(goals, self._own):
+            path = [*way[:-1], *trail.way_from(goals[id(way[-1])])]
+            for index in places[id(path[-1])]:
+                held.add(index)
+                self._book(path, self._roots.start(path), index)
+            if all(index in held for indexes in places.values() for index in indexes):
+                return
+
+    def _book_orphans(self, trail: Trail, places: Mapping[int, list[int]], orphaned: Iterable[int]) -> None:
+        tops: dict[int, list[Any]] = {}
+        for way in map(trail.way_from, trail.tops()):
+            for index in places[id(way[-1])]:
+                tops.setdefault(index, way)
+        for index in orphaned:
+            if self._choice.is_explained(index):  # its object is torch's alone, but a holder's graph leads to it
+                continue
+            path = tops.get(index) or trail.way_from(trail.farthest_above(self._targets[index].values))
+            if index in tops:
+                start = orphans.start_above(path, is_cycle=False)
+            elif trail.is_cut:
+                start = orphans.far_start(path, trail.levels)
+            elif any(map(raw.is_class, path)):
+                path = path[next(at for at, value in enumerate(path) if raw.is_class(value)) :]
+                start = self._roots.of_class(path)
+            else:
+                path = path[orphans.nearest_instance(path) :]
+                start = orphans.start_above(path, is_cycle=True)
+            self._book(path, start, index)
+
+    def _book(self, path: Sequence[Any], start: Start, index: int) -> None:
+        chain = chains.describe(path, start, self._targets[index].suffix)
+        found = self._found.get(chain.root) or self._found.get(chain.trunk)
         if found is None:
-            found = self._found[chain.trunk] = _Found(chain, set(), len(path))
-        found.reached.add(index)
-        found.reached.update(self._reachable(path))
-        self._explained |= found.reached
+            found = self._found[chain.trunk] = _Found(chain, len(path), set())
+        elif _tells_more(chain, found.chain):
+            found.chain = chain
+        found.reached |= {index, *self._reachable(path, chain.anchor, index)}
+        self._merge(chain.root)
+        self._choice.explain(found.reached)
 
-    def _reachable(self, path: list[Any]) -> Collection[int]:
-        value = path[1]
-        if id(value) not in self._reach:
-            self._reach[id(value)] = frozenset(self._reached_from(value))
-        return self._reach[id(value)]
+    def _merge(self, root: str) -> None:
+        alike = [trunk for trunk, found in self._found.items() if found.chain.root == root and trunk != root]
+        if len(alike) <= _MOST_ATTRIBUTES or not root:
+            return
+        found = [self._found.pop(trunk) for trunk in alike]
+        first = min(found, key=lambda each: each.length)
+        self._found[root] = _Found(first.chain, first.length, set().union(*(each.reached for each in found)))
 
-    def _book_orphan(self, trail: Trail, index: int) -> None:
-        kind = causes.NOT_FOLLOWED if trail.is_cut else causes.NO_HOLDER
-        chain = chains.Chain(kind, "no Python object refers to it", "", True, kind)
-        found = self._found.setdefault(kind, _Found(chain, set(), 0))
-        found.reached.add(index)
-        self._explained.add(index)
+    def _reachable(self, path: Sequence[Any], anchor: int, index: int) -> frozenset[int]:
+        value = path[anchor]
+        if id(value) not in self._reach and not self._is_late():
+            reached = frozenset(self._reached_from(value))
+            if index not in reached:
+                reached |= frozenset(self._reached_from(behind_frames(value, self._deadline)))
+            self._reach[id(value)] = reached
+        return self._reach.get(id(value), frozenset())
 
     def _holders(self) -> tuple[Holder, ...]:
-        holders = [
+        found = sorted(
+            ((self._choice.size_bytes(each.reached), each) for each in self._found.values()),
+            key=lambda pair: (-pair[0], not pair[1].chain.is_users, pair[1].length),
+        )
+        return tuple(
             Holder(
-                kind=found.chain.kind,
-                chain=found.chain.text,
-                cause=causes.cause_of(found.chain.kind),
-                held_bytes=sum(self._targets[index].size_bytes for index in found.reached),
-                count=len(found.reached),
-                detail=found.chain.detail,
-                is_known=found.chain.kind not in (causes.NO_HOLDER, causes.NOT_FOLLOWED),
+                kind=each.chain.kind,
+                chain=each.chain.text,
+                cause=causes.cause_of(each.chain.kind),
+                held_bytes=size_bytes,
+                count=len(each.reached),
+                detail=each.chain.detail,
+                is_known=each.chain.kind not in (causes.NO_HOLDER, causes.NOT_FOLLOWED),
             )
-            for found in self._found.values()
-        ]
-        return tuple(sorted(holders, key=lambda holder: -holder.held_bytes))
+            for size_bytes, each in found
+        )
 
     def _cut(self) -> str:
-        left = len(self._targets) - len(self._explained)
-        if not left or time.monotonic() <= self._deadline:
-            return ""
-        return f"{len(self._followed):,} of {len(self._targets):,} followed"
+        if self._choice.left and self._is_late():
+            return f"{len(self._choice.followed):,} of {len(self._targets):,} followed"
+        return ""
+
+
+def _tells_more(chain: chains.Chain, than: chains.Chain) -> bool:
+    """Tell whether a chain of one holder is better than another: a mock's last call is in the list of all, too."""
+    return chain.kind == causes.MOCK and _CALLS in chain.text and _CALLS not in than.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import collections
+import contextvars
 import functools
 import types
 import weakref
@@ -10,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pytest_gpuclean.leaks import causes, frames, functions, raw
+from pytest_gpuclean.leaks.instances import attribute_at
 
 
 class Link(NamedTuple):
@@ -23,23 +26,19 @@ class Link(NamedTuple):
     """Where no code leads further: `closure of test_model.hook`; a new part of the chain begins."""
     head: str = ""
     """The variable with which the new part goes on."""
+    lead: str = ""
+    """What stands for the object itself, where no variable is named and it is followed by anything."""
     kind: str = ""
     """What it is, where that tells more than where the chain begins."""
     detail: str = ""
     subject: str = ""
     """The function that the words speak of, as it is called by itself."""
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether there is nothing to say of it."""
-        return not (self.typed or self.words or self.kind)
-
 
 Path = Sequence[Any]
 _CellType = types.CellType
 _SEQUENCES = (list, tuple, collections.deque)
 _SETS = (set, frozenset)
-_TRANSPARENT = (_CellType, types.MappingProxyType)
 
 
 def link_at(path: Path, at: int) -> Link:
@@ -55,26 +54,22 @@ def link_at(path: Path, at: int) -> Link:
             found = describe(path, at)
             if found is not None:
                 return found
+    for module, name, describe in _BY_NAME:
+        if raw.is_named(kind, module, name):
+            found = describe(path, at)
+            if found is not None:
+                return found
     return _of_instance(path, at)
 
 
 def _of_dict(path: Path, at: int) -> Link | None:
     mapping, value = path[at], path[at + 1]
-    key = raw.MISSING
     for key, found in raw.pairs_of(mapping):
         if found is value:
-            return Link(1, _key_of_weak(key) or raw.key_text(key))
+            return Link(1, raw.key_text(key))
     if any(key is value for key, _ in raw.pairs_of(mapping)):
         return Link(1, ".keys()")
     return None
-
-
-def _key_of_weak(key: object) -> str:
-    """Name the key of a WeakKeyDictionary by what it refers to, which keeps that alive no longer than this call."""
-    if type(key) is not weakref.ReferenceType:
-        return ""
-    referent = weakref.ReferenceType.__call__(key)
-    return "[<dead>]" if referent is None else f"[<{raw.qualname_of(type(referent))}>]"
 
 
 def _of_sequence(path: Path, at: int) -> Link | None:
@@ -84,14 +79,17 @@ def _of_sequence(path: Path, at: int) -> Link | None:
     index = raw.position_of(base.__iter__(sequence), value)
     if index is None:
         return None
-    field = _field_of(kind, index) if base is tuple else ""
+    field = _field_of(sequence, index) if base is tuple else ""
     return Link(1, f".{field}" if field else f"[{index}]")
 
 
-def _field_of(kind: type, index: int) -> str:
-    """Name the field of a named tuple."""
+def _field_of(value: Any, index: int) -> str:
+    """Name the field of a named tuple, or of a call that a mock has kept, which may go without its name."""
+    kind = type(value)
     if kind is tuple:
         return ""
+    if raw.is_named(kind, "unittest.mock", "_Call"):
+        return ("name", "args", "kwargs")[index + 3 - tuple.__len__(value)]
     for base in raw.mro_of(kind):
         fields = raw.find(raw.namespace_of(base), "_fields")
         if type(fields) is tuple and index < len(fields):
@@ -100,7 +98,7 @@ def _field_of(kind: type, index: int) -> str:
 
 
 def _of_set(path: Path, at: int) -> Link | None:
-    return Link(1, words="", kind="") if type(path[at]) in _SETS else None
+    return Link(1) if any(type(path[at]) is one for one in _SETS) else None
 
 
 def _of_function(path: Path, at: int) -> Link | None:
@@ -127,11 +125,11 @@ def _of_cache(path: Path, at: int) -> Link | None:
             return None
         width = 2
         is_argument = raw.key_of(value, path[at + 2]) is raw.MISSING
-    head = "argument" if is_argument else "result"
+    lead = "argument" if is_argument else "result"
     if is_argument and type(path[at + width]) is tuple and at + width + 1 < len(path):
         index = raw.position_of(iter(path[at + width]), path[at + width + 1])
         return Link(width + 1, words=words, head=f"argument {index}", kind=causes.FUNCTOOLS_CACHE, subject=name)
-    return Link(width, words=words, head=head, kind=causes.FUNCTOOLS_CACHE, subject=name)
+    return Link(width, words=words, head=lead, kind=causes.FUNCTOOLS_CACHE, subject=name)
 
 
 def _of_suspended(path: Path, at: int) -> Link | None:
@@ -157,7 +155,7 @@ def _of_frame(path: Path, at: int) -> Link | None:
     frame, value = path[at], path[at + 1]
     width = 1
     if type(value) is types.FrameType:
-        return Link(1, words=f"called by {frames.function_of(value)}")
+        return Link(1, ".f_back")
     variable = frames.variable_of(frame, value)
     if not variable and type(value) is _CellType and at + 2 < len(path):
         width, variable = 2, frames.variable_of(frame, path[at + 2])
@@ -167,6 +165,9 @@ def _of_frame(path: Path, at: int) -> Link | None:
 def _of_exception(path: Path, at: int) -> Link | None:
     exception = path[at]
     if type(path[at + 1]) is not types.TracebackType:
+        for name in _EXCEPTION_FIELDS:
+            if BaseException.__dict__[name].__get__(exception) is path[at + 1]:
+                return Link(1, f".{name}")
         return None
     link = _of_traceback(path, at + 1)
     assert link is not None
@@ -231,16 +232,48 @@ def _of_class(path: Path, at: int) -> Link | None:
     return None
 
 
+def _of_context(path: Path, at: int) -> Link | None:
+    """The variables of a context are in a tree of nodes in C."""
+    end = at + 1
+    while end < len(path) - 1 and raw.qualname_of(type(path[end])).startswith("hamt"):
+        end += 1
+    for variable, value in contextvars.Context.items(path[at]):
+        if value is path[end]:
+            words = f"context variable '{raw.text_of(variable.name)}'"
+            return Link(end - at, words=words, lead="value", kind=causes.CONTEXT_VARIABLE)
+    return None
+
+
+def _of_context_variable(_path: Path, _at: int) -> Link | None:
+    return Link(1, ".get()", kind=causes.CONTEXT_VARIABLE)  # its default
+
+
+def _of_token(_path: Path, _at: int) -> Link | None:
+    return Link(1, ".old_value", kind=causes.CONTEXT_VARIABLE)
+
+
+def _of_local(path: Path, at: int) -> Link | None:
+    """A thread-local object: in a dict by thread it has the attributes of each."""
+    following = path[at + 1 : at + 4]
+    if len(following) < 3 or any(type(each) is not dict for each in following[:2]):
+        return None
+    key = raw.key_of(following[1], following[2])
+    return Link(3, f".{raw.text_of(key)}", kind=causes.THREAD_LOCAL) if type(key) is str else None
+
+
+def _of_queue(path: Path, at: int) -> Link | None:
+    """A queue in C, which until 3.12 has its items in a list."""
+    return Link(2 if type(path[at + 1]) is list and at + 2 < len(path) else 1)
+
+
 def _of_instance(path: Path, at: int) -> Link:
-    value = path[at + 1]
-    if at + 2 < len(path) and raw.is_instance_dict(path[at], value):
-        key = raw.key_of(value, path[at + 2])
-        if type(key) is str:
-            return Link(2, f".{raw.text_of(key)}", kind=causes.INSTANCE_ATTRIBUTE)
-    name = raw.attribute_name(path[at], value)
-    return Link(1, f".{name}", kind=causes.INSTANCE_ATTRIBUTE) if name else Link(1)
+    found = attribute_at(path, at)
+    if found.words:
+        return Link(found.width, words=found.words, head=found.typed.removeprefix("."), kind=found.kind)
+    return Link(found.width, found.typed, kind=found.kind)
 
 
+_EXCEPTION_FIELDS = ("args", "__cause__", "__context__")
 Describe = Callable[[Path, int], "Link | None"]
 _BY_TYPE: tuple[tuple[type, Describe], ...] = (
     (dict, _of_dict),
@@ -259,4 +292,9 @@ _BY_TYPE: tuple[tuple[type, Describe], ...] = (
     (_CellType, _of_cell),
     (weakref.ReferenceType, _of_reference),
     (type, _of_class),
+    (contextvars.Context, _of_context),
+    (contextvars.ContextVar, _of_context_variable),
+    (contextvars.Token, _of_token),
+    (_thread._local, _of_local),
 )
+_BY_NAME = (("_queue", "SimpleQueue", _of_queue),)

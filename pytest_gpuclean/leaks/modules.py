@@ -54,6 +54,20 @@ class Modules:
         found = [raw.module_dict(module) for _, module in raw.pairs_of(sys.modules)]
         return [namespace for namespace in reversed(found) if namespace is not None and self.is_users(namespace)]
 
+    def preferred(self, namespaces: list[dict[str, Any]], value: object) -> dict[str, Any]:
+        """Choose among modules that know an object by a name: the user's own, and the one that does not import it.
+
+        Args:
+            namespaces: at least one.
+            value: what each of them has.
+        """
+        users = [namespace for namespace in namespaces if self.is_users(namespace)]
+        candidates = users or namespaces
+        if len(candidates) > 1:
+            defining = [each for each in users if self.defines(each, raw.text_of(raw.key_of(each, value)))]
+            candidates = defining or candidates
+        return min(candidates, key=lambda namespace: len(self.name_of(namespace)))
+
     def defines(self, namespace: dict[str, Any], name: str) -> bool:
         """Tell by its source whether a module assigns a name itself, rather than importing it from another."""
         file = raw.find(namespace, "__file__")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import re
 import types
+import weakref
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, cast
 
 _MRO = type.__dict__["__mro__"]
@@ -25,6 +25,7 @@ _KEY_CHARACTERS = 60
 _LARGEST_KEY = 10**9
 _RETRIES = 3
 MISSING = object()
+_NO_SLOTS = ("__dict__", "__weakref__")
 
 
 def mro_of(kind: type) -> tuple[type, ...]:
@@ -56,19 +57,19 @@ def namespace_of(kind: type) -> dict[str, Any]:
 def module_of(kind: type) -> str:
     """Return the name of the module that defines a class; empty where that is no text."""
     try:
-        return text_of(_MODULE.__get__(kind))
+        return text_of(_MODULE.__get__(kind), 1000)
     except Exception:  # a class that has deleted it
         return ""
 
 
 def qualname_of(kind: type) -> str:
     """Return the qualified name of a class."""
-    return text_of(_QUALNAME.__get__(kind))
+    return text_of(_QUALNAME.__get__(kind), 1000)
 
 
 def type_name(kind: type) -> str:
     """Name a class the way a person would: with its module, but for built-ins."""
-    module, name = module_of(kind), qualname_of(kind)
+    module, name = text_of(module_of(kind)), text_of(qualname_of(kind))
     return name if module in ("builtins", "") else f"{module}.{name}"
 
 
@@ -142,6 +143,14 @@ def position_of(items: Iterator[Any], value: object) -> int | None:
     return None
 
 
+def referent_of(reference: object) -> Any:
+    """Return what a weak reference refers to; None where that is gone, or where it is no weak reference."""
+    if not is_a(type(reference), weakref.ReferenceType):
+        return None
+    call: Any = weakref.ReferenceType.__call__
+    return call(reference)
+
+
 def module_dict(module: Any) -> dict[str, Any] | None:
     """Return the namespace of a module; None for whatever else stands in `sys.modules`."""
     if not is_a(type(module), types.ModuleType):
@@ -212,7 +221,9 @@ def _slots(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in mro_of(type(value)):
         for name, descriptor in pairs_of(_NAMESPACE.__get__(base)):
-            if type(descriptor) is types.MemberDescriptorType and type(name) is str and name not in found:
+            if type(descriptor) is not types.MemberDescriptorType or type(name) is not str:
+                continue
+            if name not in found and name not in _NO_SLOTS:
                 try:
                     found[name] = descriptor.__get__(value)
                 except Exception:  # a slot that is empty
@@ -236,8 +247,3 @@ def _names_in_code(kind: type) -> Iterable[str]:
             elif name == "__annotations__" and type(value) is dict:
                 used.update(dict.fromkeys(key for key, _ in pairs_of(value) if type(key) is str))
     return [name for name in used if name not in defined]
-
-
-def first_of(items: Iterable[Any], count: int) -> list[Any]:
-    """List the first few."""
-    return list(islice(items, count))

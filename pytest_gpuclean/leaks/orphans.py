@@ -1,0 +1,102 @@
+"""What is held, but by nothing that has a name: by code in C, by a cycle, by what the interpreter keeps."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_gpuclean.leaks import causes, functions, raw
+from pytest_gpuclean.leaks.landmarks import Start
+
+_CONTAINERS = frozenset(id(kind) for kind in (dict, list, tuple, set, frozenset, types.CellType))
+_CALLABLES = frozenset(map(id, (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)))
+_SAID_BY_THE_NEXT = frozenset({"Context", "generator", "coroutine", "async_generator", "traceback", "frame"})
+
+
+def start_above(path: Sequence[Any], *, is_cycle: bool) -> Start:
+    """Begin a chain with an object that nothing with a name refers to.
+
+    Args:
+        path: begins with that object and ends with a leaked one.
+        is_cycle: whether it is referred to, but only from what it refers to itself.
+    """
+    top = path[0]
+    kind = type(top)
+    if is_cycle:
+        return Start(causes.CYCLE, words=f"reference cycle of {raw.type_name(kind)}")
+    if len(path) == 1:
+        return Start(causes.NO_HOLDER, words=f"no Python object refers to it{_frozen()}")
+    callback = _exit_callback(top)
+    if callback is not None:
+        return callback
+    if raw.module_of(kind) in ("builtins", "_contextvars") and raw.qualname_of(kind) in _SAID_BY_THE_NEXT:
+        return Start("")
+    if raw.is_a(kind, BaseException):
+        return Start(causes.EXCEPTION)
+    return Start(causes.NO_HOLDER, words=f"{raw.type_name(kind)} that no Python object refers to{_frozen()}")
+
+
+def far_start(path: Sequence[Any], levels: int) -> Start:
+    """Begin a chain with the farthest that was reached when the time was over."""
+    words = f"followed {levels:,} levels back to {raw.type_name(type(path[0]))}"
+    return Start(causes.NOT_FOLLOWED, words=words)
+
+
+def nearest_instance(path: Sequence[Any]) -> int:
+    """Return which object of a path is the last that is more than a container; else the first."""
+    for at in reversed(range(len(path) - 1)):
+        if id(type(path[at])) not in _CONTAINERS:
+            return at
+    return 0
+
+
+def _frozen() -> str:
+    return ", but for what gc.freeze() has put aside" if gc.get_freeze_count() else ""
+
+
+def _exit_callback(top: Any) -> Start | None:
+    """Recognise what `atexit` keeps in C: a callback, or the arguments of one."""
+    kind = id(type(top))
+    if kind not in _CALLABLES and kind not in (id(tuple), id(dict)):
+        return None
+    callbacks = _exit_callbacks()
+    if kind in _CALLABLES:
+        if not any(callback is top for callback in callbacks):
+            return None
+        return Start(causes.ATEXIT, words=f"atexit callback {functions.callable_name(top)}")
+    called = {functions.callable_name(callback) for callback in callbacks}
+    names = sorted(name for name in called if name.partition(".")[0] not in sys.stdlib_module_names)
+    if not names:
+        return None
+    lead = "args" if kind == id(tuple) else "kwargs"
+    if len(names) == 1:
+        return Start(causes.ATEXIT, words=f"atexit callback {names[0]}", lead=lead)
+    detail = f"one of {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+    return Start(causes.ATEXIT, words="atexit callback", lead=lead, detail=detail)
+
+
+class _Listener:
+    """Hears of each callback: `atexit` compares it with what is to be unregistered, and shows it in no other way."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        self.heard.append(other)
+        return False
+
+
+def _exit_callbacks() -> list[Any]:
+    listener = _Listener()
+    with contextlib.suppress(Exception):  # a callback that cannot be compared
+        atexit.unregister(listener)  # type: ignore[arg-type]
+    heard, listener.heard = listener.heard, []
+    return heard
