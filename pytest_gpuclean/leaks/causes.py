@@ -57,6 +57,25 @@ KINDS = tuple(
 )
 
 
+_CAUSES = {
+    "instance-attribute": (INSTANCE_ATTRIBUTE, CACHED_PROPERTY, BOUND_METHOD, TORCH_MODULE, WEAK_DICTIONARY),
+    "cached-function": (FUNCTOOLS_CACHE,),
+    "closure": (CLOSURE, PARTIAL),
+    "running-thread": (THREAD, RUNNING_FUNCTION),
+    "suspended-generator": (GENERATOR, COROUTINE, ASYNC_GENERATOR),
+    "async-task": (TASK, FUTURE, EXECUTOR),
+    "kept-exception": (EXCEPTION, LAST_EXCEPTION),
+    "finalizer": (FINALIZER, ATEXIT, WEAKREF_CALLBACK),
+    "interpreter-hook": (SIGNAL_HANDLER, INTERPRETER_HOOK),
+    "hook": (FORWARD_HOOK, BACKWARD_HOOK, TENSOR_HOOK),
+    "test-runner": (PYTEST,),
+    "garbage": (GARBAGE, CYCLE, FROZEN),
+    "no-python-holder": (NO_HOLDER, NOT_FOLLOWED),
+}
+"""Where several kinds have the same advice, or it has another name than the kind."""
+_CAUSE_OF = {kind: cause for cause, kinds in _CAUSES.items() for kind in kinds}
+
+
 def cause_of(kind: str) -> str:
-    """Return the name of the advice on a kind of holder: the heading of its page in docs/leaks.md."""
-    return kind.lower().replace(" ", "-")
+    """Return the name of the advice on a kind of holder: a heading of docs/leaks.md."""
+    return _CAUSE_OF.get(kind) or kind.replace(" ", "-")

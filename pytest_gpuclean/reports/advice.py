@@ -21,6 +21,7 @@ ADVICE = {
     "logging-handler": "log figures instead of tensors, or flush the handler",
     "mock": "call reset_mock() in the teardown: it keeps the arguments of every call",
     "finalizer": "hand the callback numbers or a weak reference; atexit.unregister takes it back",
+    "interpreter-hook": "set it back in a fixture's teardown",
     "hook": "call remove() on the handle that registering the hook returned",
     "optimizer-state": "let go of the optimizer, and of the scheduler or trainer that refers to it",
     "gradient": "optimizer.zero_grad(set_to_none=True), or let go of the parameter",

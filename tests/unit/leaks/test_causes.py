@@ -1,0 +1,16 @@
+"""Every kind of holder has advice."""
+
+import pytest
+
+from pytest_gpuclean.leaks.causes import KINDS, cause_of
+from pytest_gpuclean.reports.advice import ADVICE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_advice(kind):
+    assert cause_of(kind) in ADVICE
+
+
+def test_no_advice_is_for_nothing():
+    # What a graph keeps is found by looking at the graph, not at who refers to what.
+    assert set(ADVICE) - {cause_of(kind) for kind in KINDS} == {"kept-graph"}
