@@ -57,15 +57,19 @@ class Explainer:
         self._known_roots = known_roots
         self._opaque_packages = opaque_packages
         self._sites = sites
-        self._older: dict[Account, set[Identity]] = {}
-        """What was there before the first test, and what has been told since: numbers, no objects."""
+        self._older: dict[Account, dict[Identity, set[int]]] = {}
+        """What was there before the first test, and what has been told since: the `id` of what stands on each storage.
+
+        Numbers, no objects. An address that was given to something new mostly has another object on it.
+        """
 
     def mark(self) -> None:
         """Take everything that is alive now as older than any leak to come."""
         if self._limit:
             self._older = {}
             for living in each_living():
-                self._older.setdefault(living.storage.account, set()).add(living.storage.identity)
+                storages = self._older.setdefault(living.storage.account, {})
+                storages.setdefault(living.storage.identity, set()).add(id(living.value))
 
     def explained(self, leak: Leak, older: Collection[Identity] = ()) -> Leak:
         """Say what a leak is made of and who holds it, as long as the run's limit is not reached.
@@ -89,9 +93,13 @@ class Explainer:
     def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:
         account = Account(leak.device, leak.source)
         blocks = blocks_on(account)
-        known = self._older.get(account, set())
+        known = {
+            identity: ids
+            for identity, ids in self._older.get(account, {}).items()
+            if identity in blocks and not ids.isdisjoint(blocks[identity].ids)
+        }
         chosen = self._chosen(blocks, leak, {*known, *older})
-        self._older[account] = (known & blocks.keys()) | {block.identity for block in chosen}
+        self._older[account] = known | {block.identity: block.ids for block in chosen}
         index_of = {block.identity: index for index, block in enumerate(chosen)}
 
         def reached_from(value: Any) -> list[int]:

@@ -27,6 +27,11 @@ class Block:
         return [living.value for living in self.living if living.owner is None]
 
     @property
+    def ids(self) -> set[int]:
+        """The `id` of each."""
+        return {id(value) for value in self.values}
+
+    @property
     def owners(self) -> list[tuple[Any, str]]:
         """What leads to it, and how."""
         return [(living.owner, living.way) for living in self.living if living.owner is not None]
