@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from pytest_gpuclean.cleanup import CLEANERS
@@ -244,6 +245,6 @@ class Judge:
         if frozen:
             reason = f"the run has frozen {frozen} objects (gc.freeze): what only they hold is not counted"
             self.gauge.unavailable.setdefault("arrays", reason)
-        storages = host_storages()
+        storages = host_storages(partial(self.gauge.unavailable.setdefault, "arrays"))
         self._counted_storages = storages.keys()
         return {ARRAYS: sum(storages.values())}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, filterfalse
 from types import FrameType
 from typing import Any, NamedTuple
@@ -35,21 +35,31 @@ class Living(NamedTuple):
     """How it leads there, as one would type it: `.grad`."""
 
 
-def host_storages() -> dict[tuple[str, int], int]:
-    """Size every storage of torch, NumPy and JAX in host memory that is alive, in bytes; TensorFlow counts its own."""
-    return {storage.identity: storage.size_bytes for _, storage, _, _ in each_living() if storage.account == ARRAYS}
+def host_storages(
+    on_cut: Callable[[str], object] = lambda _: None, *, most_functions: int | None = None
+) -> dict[tuple[str, int], int]:
+    """Size every storage of torch, NumPy and JAX in host memory that is alive, in bytes; TensorFlow counts its own.
+
+    Args:
+        on_cut: told what was not counted to its end, and why.
+        most_functions: of autograd graphs, that may be looked at; by the size of the stack by default.
+    """
+    living = each_living(on_cut, most_functions=most_functions)
+    return {storage.identity: storage.size_bytes for _, storage, _, _ in living if storage.account == ARRAYS}
 
 
-def each_living() -> Iterator[Living]:
+def each_living(
+    on_cut: Callable[[str], object] = lambda _: None, *, most_functions: int | None = None
+) -> Iterator[Living]:
     """Give every tensor and array that is alive, of every loaded framework and on every device.
 
-    Several stand on one storage: views, and what is found again behind another tensor.
+    Several stand on one storage: views, and what is found again behind another tensor. Arguments as above.
     """
     readers = StorageReaders()
     if readers.is_empty:
         return
     expanded: dict[int, Any] = {}
-    autograd = Autograd()
+    autograd = Autograd(most_functions=most_functions)
 
     def expand(candidates: Iterable[Any]) -> Iterator[Living]:
         pending: list[tuple[Any, Any, str]] = [(candidate, None, "") for candidate in candidates]
@@ -71,6 +81,8 @@ def each_living() -> Iterator[Living]:
         yield from expand(found)
     for client in live_clients():
         yield from expand(client.live_arrays())
+    if autograd.is_cut:
+        on_cut("what very large autograd graphs have saved was not counted to its end")
 
 
 def _found(kinds: Sequence[type]) -> Iterator[list[Any]]:

@@ -37,6 +37,7 @@ class StorageReaders:
         torch, numpy = loaded("torch"), loaded("numpy")
         jax, cupy = loaded("jax"), loaded("cupy")
         self._torch = torch
+        self._quietly = (torch and member(torch, "_C", "DisableTorchFunction")) or nullcontext
         self._add(member(torch, "Tensor") if torch else None, self._of_torch)
         self._add(_torch_storage_type(torch), self._of_torch_storage)
         self._array = member(numpy, "ndarray") if numpy else None
@@ -88,9 +89,9 @@ class StorageReaders:
         return next((base for base in bases for wanted, _ in self._readers if base is wanted), None)
 
     def undisturbed(self) -> AbstractContextManager[Any]:
-        """Keep torch from calling what subclasses of Tensor have put in the place of its own getters."""
-        guard = member(self._torch, "_C", "DisableTorchFunctionSubclass") if self._torch else None
-        return guard() if guard is not None else nullcontext()
+        """Keep torch from calling what subclasses and modes have put in the place of its own getters."""
+        guard: AbstractContextManager[Any] = self._quietly()
+        return guard
 
     def _of_torch(self, tensor: Any) -> Storage | None:
         plain = self._torch.Tensor  # type: ignore[union-attr]
