@@ -104,7 +104,10 @@ class Autograd:
         """Tensors that a graph has saved: what made them is in that graph too."""
         self._left_seconds = seconds
         self.is_cut = False
-        """Whether graphs were too large to be looked through to their end: they have saved more than was found."""
+        """Whether graphs were too large to be looked through to their end: they have saved more than was found.
+
+        What an earlier look has found has a Python object by now, so that whoever counts those counts the same again.
+        """
 
     def behind(self, value: Any) -> list[Any]:
         """List the tensors behind a tensor, and what holds them; nothing for anything else."""
@@ -124,16 +127,6 @@ class Autograd:
             for node in self._walk(value):
                 found += self._behind_function(node)
         return found
-
-    def behind_known(self) -> list[Any]:
-        """List what is behind the functions that were looked at before this began, and have not been met since.
-
-        Where `is_cut` is true, the next look would come by others of them; this gives all, so that counts agree.
-        """
-        with self._tensors.quietly():
-            nodes = [node for node in self._limit.known() if node not in self._nodes]
-            self._nodes.update(nodes)
-            return [found for node in nodes for found, _ in self._behind_function(node)]
 
     def _walk(self, tensor: Any) -> Iterator[Any]:
         """Give each function of a tensor's graph that this has not come by yet."""

@@ -312,9 +312,6 @@ def test_graphs_beyond_the_most_are_counted_the_same_by_each_census(no_garbage):
         gc.collect()
         counts.append(sum(host_storages(most_functions=100)).values())
     assert len(set(counts)) == 1
-    autograd = Autograd(most_functions=100)
-    assert autograd.behind(kept[0]) == []
-    assert len(pointers(autograd.behind_known())) > 80
 
 
 def test_a_census_says_that_it_was_cut(no_garbage):
