@@ -34,7 +34,7 @@ def behind_frames(value: Any, deadline: float) -> list[Any]:
 
     Args:
         value: where to begin.
-        deadline: on the monotonic clock.
+        deadline: on the clock of this thread (`time.thread_time`).
     """
     seen: dict[int, Any] = {}
     found: list[Any] = []
@@ -44,7 +44,7 @@ def behind_frames(value: Any, deadline: float) -> list[Any]:
         if id(each) in seen:
             continue
         seen[id(each)] = each
-        if len(seen) % _CHECK_EVERY == 0 and time.monotonic() > deadline:
+        if len(seen) % _CHECK_EVERY == 0 and time.thread_time() > deadline:
             break
         referents = gc.get_referents(each)
         if type(each) is types.FrameType:

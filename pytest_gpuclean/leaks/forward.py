@@ -47,7 +47,7 @@ class Forward:
 
         Args:
             roots: what knows the user's modules.
-            deadline: on the monotonic clock.
+            deadline: on the clock of this thread (`time.thread_time`).
         """
         self._roots = roots
         self._deadline = deadline
@@ -71,7 +71,7 @@ class Forward:
                 first.append(root)
         at = 0
         while at < len(objects) < _MOST_OBJECTS:
-            if at % _CHECK_EVERY == 0 and time.monotonic() > self._deadline:
+            if at % _CHECK_EVERY == 0 and time.thread_time() > self._deadline:
                 return
             if id(objects[at]) in goals:
                 yield _way(objects, came_from, first, at)

@@ -62,12 +62,12 @@ def find_holders(
         known: by the identity of an object, words for what only the caller knows: `fixture 'model' (module scope)`.
         ours: identities of objects of the caller that refer to targets and hold nothing.
         reached_from: gives the places of the targets that are reachable from a value through its data.
-        seconds: the upper bound of what it takes.
+        seconds: the upper bound of what it takes, of this thread's own time: a busy machine cuts no search short.
     """
     was_enabled = gc.isenabled()
     gc.disable()  # what is allocated here would set off collections, which cost as much as the search
     try:
-        return _Finder(targets, known, ours, reached_from, time.monotonic() + seconds).find()
+        return _Finder(targets, known, ours, reached_from, time.thread_time() + seconds).find()
     finally:
         if was_enabled:
             gc.enable()
@@ -111,14 +111,14 @@ class _Finder:
         return Holding(self._holders(), self._cut())
 
     def _is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+        return time.thread_time() > self._deadline
 
     def _follow(self, chosen: list[int]) -> None:
         starts = [self._targets[index].values for index in chosen]
         for index in chosen:
             self._own |= {id(self._targets[index]), id(self._targets[index].values)}
         self._own.add(id(starts))
-        now = time.monotonic()
+        now = time.thread_time()
         trail = Trail(self._roots, self._untracked, self._own, now + _SHARE_BACK * (self._deadline - now))
         trail.climb(starts)
         places: dict[int, list[int]] = {}  # one object may lead to several: a parameter, and its gradient

@@ -29,7 +29,7 @@ class Trail:
             roots: where it ends.
             untracked: the containers that the collector does not show.
             own: identities of objects of the search and of its caller.
-            deadline: on the monotonic clock.
+            deadline: on the clock of this thread (`time.thread_time`).
         """
         self._roots = roots
         self._untracked = untracked
@@ -64,7 +64,7 @@ class Trail:
         self._hits += [(self.objects[index], index) for index in level if self._roots.is_root(self.objects[index])]
         lasting = 0
         while level:
-            if time.monotonic() > self._deadline or lasting > _LEVELS_MORE:
+            if time.thread_time() > self._deadline or lasting > _LEVELS_MORE:
                 self.is_cut = True
                 return
             if len(level) > _WIDEST:

@@ -17,8 +17,8 @@ def choose_suspects(
 ) -> list[Identity]:
     """Choose the storages that explain a leak best, the largest first.
 
-    Young ones come before older ones, which are taken only where the young do not explain it (an address that was
-    known may have been given to something new); nothing is taken that is larger than what is still to be explained.
+    Older ones are taken only where the young do not explain it and they do: an address that was known may have been
+    given to something new. Nothing is taken that is larger than what is still to be explained.
 
     Args:
         sizes: bytes of each storage that nobody else accounts for, oldest first.
@@ -26,17 +26,22 @@ def choose_suspects(
         leaked_bytes: what is to be explained.
         largest_bytes: no single one is larger than this; the leak itself by default.
     """
-    chosen: list[Identity] = []
-    rest = leaked_bytes
     slack = int(leaked_bytes * _TOLERANCE) + _GRAIN_BYTES
     known = set(older)
     largest = leaked_bytes if largest_bytes is None else largest_bytes
-    for is_old in (False, True):
-        group = [(size, order, identity) for order, (identity, size) in enumerate(sizes.items())]
-        for size, _, identity in sorted(group, reverse=True):
-            if (identity in known) == is_old and size <= min(rest, largest) + slack:
-                if rest <= slack:
-                    break
-                chosen.append(identity)
+    fitting = [
+        (size, order, identity) for order, (identity, size) in enumerate(sizes.items()) if size <= largest + slack
+    ]
+    ranked = [(identity, size) for size, _, identity in sorted(fitting, reverse=True)]
+
+    def fill(candidates: list[tuple[Identity, int]], rest: int) -> tuple[list[Identity], int]:
+        taken = []
+        for identity, size in candidates:
+            if rest > slack and size <= rest + slack:
+                taken.append(identity)
                 rest -= size
-    return chosen
+        return taken, rest
+
+    young, rest = fill([one for one in ranked if one[0] not in known], leaked_bytes)
+    old, left = fill([one for one in ranked if one[0] in known], rest)
+    return young + old if old and left <= slack else young

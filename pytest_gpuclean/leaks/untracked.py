@@ -22,7 +22,7 @@ class Untracked:
 
         Args:
             running: what functions that are running refer to: their frames are in no list of the collector.
-            deadline: on the monotonic clock.
+            deadline: on the clock of this thread (`time.thread_time`).
         """
         self._running = running
         self._deadline = deadline
@@ -60,7 +60,7 @@ class Untracked:
                 break
             found.update((id(container), container) for container in fresh)
             layer = fresh
-            if time.monotonic() > self._deadline:
+            if time.thread_time() > self._deadline:
                 self.is_cut = True
                 break
         return list(found.values())

@@ -37,6 +37,7 @@ class StorageReaders:
         torch, numpy = loaded("torch"), loaded("numpy")
         jax, cupy = loaded("jax"), loaded("cupy")
         self._torch = torch
+        # A subclass or a mode may have its say in what a tensor is asked; this keeps them out.
         self._quietly = (torch and member(torch, "_C", "DisableTorchFunction")) or nullcontext
         self._add(member(torch, "Tensor") if torch else None, self._of_torch)
         self._add(_torch_storage_type(torch), self._of_torch_storage)
@@ -94,10 +95,9 @@ class StorageReaders:
         return guard
 
     def _of_torch(self, tensor: Any) -> Storage | None:
-        plain = self._torch.Tensor  # type: ignore[union-attr]
         try:
-            with nullcontext() if type(tensor) is plain else self.undisturbed():
-                return self._of_torch_storage(plain.untyped_storage(tensor))
+            with self.undisturbed():  # modes have their say in plain tensors too
+                return self._of_torch_storage(self._torch.Tensor.untyped_storage(tensor))  # type: ignore[union-attr]
         except Exception:  # meta, fake, sparse, functorch and other tensors with no storage of their own
             return None
 
@@ -141,9 +141,14 @@ class StorageReaders:
 
 def elements_of(array: Any) -> list[Any]:
     """List the elements of a NumPy array of objects: the collector does not see into it."""
-    try:
-        return list(array.flat) if array.dtype.hasobject and array.dtype.names is None else []
-    except Exception:  # other arrays and tensors, whose types have no such thing
+    numpy = loaded("numpy")
+    kind: Any = member(numpy, "ndarray") if numpy else None
+    if kind is None or not any(base is kind for base in type.__dict__["__mro__"].__get__(type(array))):
+        return []
+    try:  # past what a subclass of somebody's may do when it is asked
+        dtype = kind.dtype.__get__(array)
+        return list(kind.flat.__get__(array)) if dtype.hasobject and dtype.names is None else []
+    except Exception:
         return []
 
 

@@ -22,12 +22,15 @@ ZOO = Path(__file__).parents[1] / "zoo"
 RUN_SECONDS = 1800
 HEADLINE = "gpuclean: "
 WHOLE_RUN = "gpuclean: the whole run leaked "
+NUMBER = re.compile(r"\d+(?=[\]'])|(?<=Thread-)\d+")
+"""Places in a list and numbers of threads, which depend on the order: `N` in `HELD`."""
 LEAKED = re.compile(r"leaked (\d+\.\d) MiB on ")
 HOST_TOLERANCE_MIB = 0.2
 """What else died in the same window is taken off a count of all arrays in host memory."""
 
-QUICK = ("--gpu-clean=quick", "--gpu-leak=fail", "--gpu-settle=10")
-COMPREHENSIVE = ("--gpu-clean=comprehensive", "--gpu-leak=fail", "--gpu-settle=10")
+EACH = ("--gpu-leak=fail", "--gpu-settle=10", "--gpu-leak-explain=1000")
+QUICK = ("--gpu-clean=quick", *EACH)
+COMPREHENSIVE = ("--gpu-clean=comprehensive", *EACH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Mode:
 MODES = {
     "serial": Mode(QUICK),
     "serial-comprehensive": Mode(COMPREHENSIVE),
-    "gate-alone": Mode(("--gpu-leak=fail",)),
+    "gate-alone": Mode(EACH),
     "two-workers": Mode((*QUICK, "-p", "xdist", "-n", "2"), "xdist", interleaves=True),
     "two-workers-by-file": Mode((*COMPREHENSIVE, "-p", "xdist", "-n", "2", "--dist", "loadfile"), "xdist"),
     "shuffled": Mode((*QUICK, "-p", "randomly", "--randomly-seed={seed}"), "pytest_randomly"),
@@ -147,7 +150,7 @@ def declared(file: str) -> dict[str, Any]:
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             name = statement.targets[0].id
-            if name.startswith("FLAGGED"):
+            if name.startswith(("FLAGGED", "HELD")):
                 found[name] = ast.literal_eval(statement.value)
     return found
 
@@ -206,6 +209,10 @@ def mismatches_of(nodeid: str, told: Told, mode: Mode) -> Iterator[str]:
             yield f"{nodeid}: does not say {text!r}, but {said}"
     if expected and not told.has_teardown_error:
         yield f"{nodeid}: has no error at its teardown"
+    holder = declared(nodeid.partition("::")[0]).get("HELD", {}).get(nodeid.partition("::")[2])
+    if holder and told.headlines and f"held by {holder}" not in NUMBER.sub("N", told.text):
+        who = [line.strip() for line in told.text.splitlines() if line.startswith("  held by ")]
+        yield f"{nodeid}: is not told as held by {holder}, but {who or 'nothing'}"
     for line in told.headlines:
         if any(says([line], text) for text in (*expected, *anywhere)):
             continue

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.model import Leak
-from pytest_gpuclean.units import MiB
+from pytest_gpuclean.units import KiB, MiB
 
 numpy = pytest.importorskip("numpy")
 
@@ -92,7 +92,7 @@ def test_what_no_array_accounts_for_is_said():
     asked = explainer()
     KEPT.append(zeros())
     part = asked.explained(leak(20)).explanation
-    assert part.explained_bytes == 4 * MiB
+    assert 4 * MiB <= part.explained_bytes < 4 * MiB + 64 * KiB
     assert part.unexplained.startswith("no tensor or array that Python can see accounts for 16.0 MiB of it: ")
     none = asked.explained(leak(20, device="fake:0", source="fake")).explanation
     assert (none.contents, none.holders) == ((), ())

@@ -34,6 +34,7 @@ def choose(sizes, leaked_bytes, older=""):
         ({}, 16 * MiB, "", ""),
         (dict.fromkeys("abcdefgh", MiB // 2), 4 * MiB, "", "hgfedcba"),
         ({"a": 15 * MiB, "b": MiB}, 16 * MiB, "a", "ba"),
+        ({"a": 4 * MiB, "b": MiB}, 16 * MiB, "a", "b"),
     ],
     ids=[
         "the only one",
@@ -48,6 +49,7 @@ def choose(sizes, leaked_bytes, older=""):
         "nothing is alive",
         "many small ones",
         "the rest from what was there before",
+        "nothing from there that leaves it unexplained",
     ],
 )
 def test_what_a_leak_is_made_of(sizes, leaked_bytes, older, chosen):

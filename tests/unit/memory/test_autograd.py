@@ -310,7 +310,7 @@ def test_graphs_beyond_the_most_are_counted_the_same_by_each_census(no_garbage):
     for _ in range(4):
         kept.reverse()
         gc.collect()
-        counts.append(sum(host_storages(most_functions=100)).values())
+        counts.append(sum(host_storages(most_functions=100).values()))
     assert len(set(counts)) == 1
 
 

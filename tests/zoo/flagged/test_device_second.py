@@ -7,6 +7,11 @@ FLAGGED = {
     "test_leaks_on_both": ["leaked 16.0 MiB on simgpu:0", "leaked 8.0 MiB on simgpu:1"],
     "test_moves_what_it_leaks": "leaked 16.0 MiB on simgpu:1",
 }
+HELD = {
+    "test_leaks_on_both": "test_device_second.CACHE[N]",
+    "test_leaks_on_the_device_that_is_not_current": "test_device_second.CACHE[N]",
+    "test_moves_what_it_leaks": "test_device_second.CACHE[N]",
+}
 
 CACHE = []
 

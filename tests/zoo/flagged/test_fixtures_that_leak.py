@@ -13,6 +13,16 @@ FLAGGED = {
     "test_with_a_fixture_parameter[large]": "leaked 16.0 MiB on ",
     "test_asks_for_a_stashing_fixture_by_name": "leaked 16.0 MiB on ",
 }
+HELD = {
+    "TestAutouse::test_that_is_prepared": 'test_fixtures_that_leak.STASH["setup"][N]',
+    "TestTeardownMethod::test_that_is_torn_down": 'test_fixtures_that_leak.STASH["teardown"][N]',
+    "test_asks_for_a_stashing_fixture_by_name": "test_fixtures_that_leak.STASH[<str of 40>]",
+    "test_with_a_finalizer_that_leaks": 'test_fixtures_that_leak.STASH["finalizer"][N]',
+    "test_with_a_fixture_parameter[large]": 'test_fixtures_that_leak.STASH["sized"][N]',
+    "test_with_a_fixture_that_leaks_after_its_yield": 'test_fixtures_that_leak.STASH["yield"][N]',
+    "test_with_a_fixture_that_leaks_and_skips": 'test_fixtures_that_leak.STASH["skip"][N]',
+    "test_with_a_fixture_that_stashes": 'test_fixtures_that_leak.STASH["test_with_a_fixture_that_stashes"]',
+}
 
 STASH = {}
 

@@ -20,6 +20,23 @@ FLAGGED = {
     "test_errs_in_a_teardown_that_leaked": "leaked 16.0 MiB on ",
     "test_errs_in_a_setup_that_leaked": "leaked 16.0 MiB on ",
 }
+HELD = {
+    "TestPlain::test_leaks_in_a_class": "test_outcomes.CACHE[N]",
+    "TestPlain::test_leaks_with_parameters[2-a]": "test_outcomes.CACHE[N].batch",
+    "test_errs_in_a_setup_that_leaked": "test_outcomes.CACHE[N]",
+    "test_errs_in_a_teardown_that_leaked": "test_outcomes.CACHE[N]",
+    "test_fails_after_it_leaked": "test_outcomes.CACHE[N]",
+    "test_gives_up_with_xfail_after_it_leaked": "test_outcomes.CACHE[N]",
+    "test_is_expected_to_fail_and_leaks": "test_outcomes.CACHE[N]",
+    "test_is_expected_to_fail_with_strict_and_leaks": "test_outcomes.CACHE[N]",
+    "test_keeps_an_exception": "test_outcomes.CACHE[N] -> traceback of RuntimeError in test_outcomes.",
+    "test_leaks_and_checks_an_error": "test_outcomes.CACHE[N]",
+    "test_leaks_in_a_nested_call_that_fails": "test_outcomes.CACHE[N]",
+    "test_leaks_right_after_a_failure": "test_outcomes.CACHE[N]",
+    "test_leaks_with_one_of_its_parameters[32]": "test_outcomes.CACHE[N]",
+    "test_passes_unexpectedly_and_leaks": "test_outcomes.CACHE[N]",
+    "test_skips_after_it_leaked": "test_outcomes.CACHE[N]",
+}
 
 CACHE = []
 

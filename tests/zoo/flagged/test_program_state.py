@@ -29,6 +29,26 @@ FLAGGED = {
     "test_keeps_many_small_tensors": "leaked 12.0 MiB on ",
     "test_keeps_a_frozen_batch": "leaked 16.0 MiB on ",
 }
+HELD = {
+    "test_appends_to_a_module_list": "test_program_state.RESULTS[N]",
+    "test_calls_a_mock_that_is_never_reset": "test_program_state.EVENTS.on_batch.call_args_list[N].args[N]",
+    "test_fills_a_cached_function": "functools cache of test_program_state.load_weights: result",
+    "test_fills_a_cached_method": "functools cache of test_program_state.Tokenizer.encode: result",
+    "test_fills_a_mutable_default": "default argument of test_program_state.collect: seen[N]",
+    "test_keeps_a_closure": "test_program_state.RESULTS[N] -> closure of test_program_state.",
+    "test_keeps_a_frozen_batch": "test_program_state.RESULTS[N] -> tuple[N]",
+    "test_keeps_a_function_with_a_default": "test_program_state.RESULTS[N] -> default argument of test_program_state.",
+    "test_keeps_a_small_slice_of_a_large_tensor": "test_program_state.RESULTS[N]",
+    "test_keeps_many_small_tensors": "test_program_state.RESULTS[N][N]",
+    "test_keeps_what_is_a_little_over_the_threshold": "test_program_state.RESULTS[N]",
+    "test_leaves_an_attribute_on_the_session": "pytest's Session: last_batch",
+    "test_logs_to_a_handler_that_keeps_records": 'logging.getLogger("test_program_state").handlers[N].buffer[N].batch',
+    "test_makes_an_object_that_its_class_registers": "test_program_state.Tokenizer.registry[N].table",
+    "test_registers_a_finalizer_of_something_that_stays": "weakref.finalize callback list: args[N][N]",
+    "test_registers_something_for_the_exit": "atexit callback: args[N][N]",
+    "test_sets_a_context_variable": "context variable 'CURRENT'",
+    "test_sets_an_attribute_of_a_class": "test_program_state.Plain.shared",
+}
 
 RESULTS = []
 EVENTS = mock.Mock()

@@ -10,6 +10,12 @@ FLAGGED = {
     "test_starts_a_thread_that_does_not_end": "leaked 16.0 MiB on ",
     "test_keeps_a_value_for_the_thread": "leaked 16.0 MiB on ",
 }
+HELD = {
+    "test_keeps_a_coroutine_that_is_not_done": "test_suspended.PENDING[N] -> coroutine test_suspended.serve: weights",
+    "test_keeps_a_generator_that_is_not_done": "test_suspended.PENDING[N] -> generator test_suspended.batches: batch",
+    "test_keeps_a_value_for_the_thread": "test_suspended.LOCAL.batches[N]",
+    "test_starts_a_thread_that_does_not_end": "thread 'Thread-N (<lambda>)' in test_suspended.",
+}
 
 PENDING = []
 LOCAL = threading.local()

@@ -17,6 +17,16 @@ FLAGGED = {
     "test_keeps_an_optimizer_of_a_model_of_its_own": "leaked 32.0 MiB on ",
     "test_trains_a_global_model": "leaked 16.0 MiB on ",
 }
+HELD = {
+    "test_keeps_a_copy_of_the_model": 'test_training.BEST["model"][N].weight',
+    "test_keeps_an_optimizer_of_a_model_of_its_own": 'test_training.BEST["optimizer"][N].state.keys()',
+    "test_keeps_gradients": 'test_training.BEST["gradients"][N][N]',
+    "test_keeps_losses_with_their_graph": "test_training.LOSSES[N]",
+    "test_keeps_the_best_state": 'test_training.BEST["state"][N]["weight"]',
+    "test_keeps_what_only_the_graph_has_saved": "test_training.LOSSES[N]",
+    "test_registers_a_hook_that_stores_activations": "test_training.ACTIVATIONS[N]",
+    "test_trains_a_global_model": 'test_training.BEST["global"][N].weight',
+}
 
 ACTIVATIONS = []
 LOSSES = []
