@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 Identity = tuple[str, int]
 """Of a storage: what its address counts in, and the address."""
 
 _TOLERANCE = 0.02
-"""How far the parts may add up to more than the leak: allocators round, and other memory went back meanwhile."""
-_GRAIN_BYTES = 4096
+_SLACK_BYTES = 256 * 1024
+"""How far the parts may add up to something else than the leak: allocators round, and small things went meanwhile."""
 
 
 def choose_suspects(
@@ -18,7 +18,8 @@ def choose_suspects(
     """Choose the storages that explain a leak best, the largest first.
 
     Older ones are taken only where the young do not explain it and they do: an address that was known may have been
-    given to something new. Nothing is taken that is larger than what is still to be explained.
+    given to something new. Where each of the young is larger than the leak, it is the one that comes closest: something
+    else was freed meanwhile.
 
     Args:
         sizes: bytes of each storage that nobody else accounts for, oldest first.
@@ -26,22 +27,26 @@ def choose_suspects(
         leaked_bytes: what is to be explained.
         largest_bytes: no single one is larger than this; the leak itself by default.
     """
-    slack = int(leaked_bytes * _TOLERANCE) + _GRAIN_BYTES
+    slack = max(int(leaked_bytes * _TOLERANCE), min(_SLACK_BYTES, leaked_bytes // 4))
+    largest = (leaked_bytes if largest_bytes is None else largest_bytes) + slack
     known = set(older)
-    largest = leaked_bytes if largest_bytes is None else largest_bytes
-    fitting = [
-        (size, order, identity) for order, (identity, size) in enumerate(sizes.items()) if size <= largest + slack
-    ]
-    ranked = [(identity, size) for size, _, identity in sorted(fitting, reverse=True)]
+    ranked = sorted(((size, order, identity) for order, (identity, size) in enumerate(sizes.items())), reverse=True)
+    young = [(identity, size) for size, _, identity in ranked if identity not in known]
+    old = [(identity, size) for size, _, identity in ranked if identity in known and size <= largest]
+    chosen, rest = _fill([one for one in young if one[1] <= largest], leaked_bytes, slack)
+    more, left = _fill(old, rest, slack)
+    if more and left <= slack:
+        return chosen + more
+    if not chosen and largest_bytes is None:
+        return [identity for identity, size in young if size > largest][-1:]
+    return chosen
 
-    def fill(candidates: list[tuple[Identity, int]], rest: int) -> tuple[list[Identity], int]:
-        taken = []
-        for identity, size in candidates:
-            if rest > slack and size <= rest + slack:
-                taken.append(identity)
-                rest -= size
-        return taken, rest
 
-    young, rest = fill([one for one in ranked if one[0] not in known], leaked_bytes)
-    old, left = fill([one for one in ranked if one[0] in known], rest)
-    return young + old if old and left <= slack else young
+def _fill(candidates: Sequence[tuple[Identity, int]], rest: int, slack: int) -> tuple[list[Identity], int]:
+    """Take the largest that fit, as long as there is something to explain; give what stays unexplained too."""
+    taken = []
+    for identity, size in candidates:
+        if rest > slack and size <= rest + slack:
+            taken.append(identity)
+            rest -= size
+    return taken, rest

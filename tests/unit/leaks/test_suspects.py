@@ -35,6 +35,8 @@ def choose(sizes, leaked_bytes, older=""):
         (dict.fromkeys("abcdefgh", MiB // 2), 4 * MiB, "", "hgfedcba"),
         ({"a": 15 * MiB, "b": MiB}, 16 * MiB, "a", "ba"),
         ({"a": 4 * MiB, "b": MiB}, 16 * MiB, "a", "b"),
+        ({"a": 4 * MiB}, 4 * MiB - 200 * KiB, "", "a"),
+        ({"a": 64 * MiB, "b": 16 * MiB, "c": 32 * MiB}, 8 * MiB, "a", "b"),
     ],
     ids=[
         "the only one",
@@ -50,6 +52,8 @@ def choose(sizes, leaked_bytes, older=""):
         "many small ones",
         "the rest from what was there before",
         "nothing from there that leaves it unexplained",
+        "something small was freed meanwhile",
+        "something large was freed meanwhile",
     ],
 )
 def test_what_a_leak_is_made_of(sizes, leaked_bytes, older, chosen):
@@ -66,7 +70,8 @@ def test_no_part_of_what_added_up_is_larger_than_what_a_single_test_may_keep():
     st.lists(st.tuples(st.just("memory"), st.integers(0, 500))),
     st.integers(1, 256 * MiB),
 )
-def test_it_never_explains_more_than_the_leak(sizes, older, leaked_bytes):
+def test_it_explains_no_more_than_the_leak_but_for_a_single_one(sizes, older, leaked_bytes):
     chosen = choose_suspects(sizes, older, leaked_bytes)
     assert len(set(chosen)) == len(chosen)
-    assert sum(sizes[identity] for identity in chosen) <= leaked_bytes * 1.02 + 4 * KiB
+    total = sum(sizes[identity] for identity in chosen)
+    assert len(chosen) == 1 or total <= leaked_bytes + max(leaked_bytes * 0.02, 256 * KiB)
