@@ -339,6 +339,8 @@ class TestRecord:
     """By cleaning and by judging together."""
     seconds: float = 0.0
     """What the plugin itself spent."""
+    assigned: str = ""
+    """The GPU that the worker was given which ran it: `2`, `GPU-8f6c...`; empty where it was given none."""
 
     @property
     def is_told(self) -> bool:

@@ -16,6 +16,8 @@ from pytest_gpuclean.units import format_size
 CUDA = "CUDA_VISIBLE_DEVICES"
 _OTHERS = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """In this order: HIP's numbers count within what ROCR shows."""
+VARIABLES = (CUDA, *_OTHERS)
+"""All that make GPUs visible, of all makers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def assignable(
     """
     if not isinstance(devices, Unavailable) and (devices or CUDA in environ):
         return _of_nvml(devices, environ)
-    for variable in (CUDA, *_OTHERS):
+    for variable in VARIABLES:
         if variable in environ and (variable != CUDA or nvidia or not any(other in environ for other in _OTHERS)):
             return _of_text(variable, environ)
     count, variable = (nvidia, CUDA) if nvidia else (amd, _OTHERS[0])
@@ -146,4 +148,4 @@ def _about(card: Card) -> str:
 def _alike(variable: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """List the variables that a caller has set to the same, for libraries of several makers."""
     text = environ[variable]
-    return (variable, *(other for other in (CUDA, *_OTHERS) if other != variable and environ.get(other) == text))
+    return (variable, *(other for other in VARIABLES if other != variable and environ.get(other) == text))

@@ -44,10 +44,28 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_gpuclean.plugin.settings import settings_of
 
     settings = settings_of(config)
+    if hands_out and settings.assign != "off":
+        from pytest_gpuclean.plugin.assign import Assigning
+
+        config.pluginmanager.register(Assigning(), "gpuclean-assign")
     if settings.is_on:
         activate(config)
     elif hands_out:
         tell(config)  # a worker's tests may have markers that this process never sees
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Say how many workers `-n auto` is, where each is given a GPU."""
+    if not are_said(config):
+        return None
+    from pytest_gpuclean.plugin.settings import settings_of
+
+    if settings_of(config).assign == "off":
+        return None
+    from pytest_gpuclean.plugin.assign import workers_for_auto
+
+    return workers_for_auto(config)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -20,6 +20,7 @@ from pytest_gpuclean.memory.interface import Probe, first_line
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
@@ -61,6 +62,7 @@ class RunHooks:
         self._module_of: object = None
         self._module = ""
         self._guard = Guard(self._note_trouble)
+        self._assigned = assigned_to(config)
         self._telling = telling
         self._verdicts = Verdicts(settings)
         self._roots = FixtureRoots()
@@ -232,6 +234,8 @@ class RunHooks:
         record = self.engine.close(ending, level, due)
         if self._started is not None and level == "comprehensive" and ending.module and not ending.session:
             self._started.stop_host_wide()
+        if self._assigned:
+            record = dataclasses.replace(record, assigned=self._assigned)
         if self._problems:
             record = dataclasses.replace(record, problems=(*record.problems, *self._problems))
             self._problems = []

@@ -13,6 +13,7 @@ LEAK_MODES = ("fail", "warn", "report", "off")
 WATCHES = ("auto", "device", "host", "all")
 PROCESSES = ("kill", "fail", "report", "off")
 SWITCH = ("on", "off")
+ASSIGN = ("off", "round-robin")
 
 
 class Option:
@@ -137,6 +138,15 @@ OPTIONS = (
         "",
         "what may be stopped although it is not the run's own, under --gpu-clean=comprehensive, at the start, the end "
         "and after each module: tensorboard, ros2, port:N, script:NAME, with commas between (default: nothing)",
+    ),
+    Option(
+        "--gpu-assign",
+        "HOW",
+        "units.parse_choice",
+        "off",
+        "give each worker of pytest-xdist one of the visible GPUs: off or round-robin (default: off); -n auto is then "
+        "one worker for each GPU",
+        choices=ASSIGN,
     ),
     Option(
         "gpu_subreaper",

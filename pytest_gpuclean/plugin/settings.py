@@ -39,6 +39,8 @@ class Settings(NamedTuple):
     is_subreaper: bool = True
     host_wide: tuple[Selector, ...] = ()
     """What the user has named beyond the run's own."""
+    assign: str = "off"
+    """Whether each worker is given a GPU of its own."""
 
     @property
     def is_on(self) -> bool:
@@ -93,6 +95,7 @@ def read_settings(config: pytest.Config) -> Settings:
         processes=read("gpu_processes"),
         is_subreaper=read("gpu_subreaper") == "on",
         host_wide=read("gpu_host_wide") or (),
+        assign=read("gpu_assign"),
     )
 
 

@@ -142,7 +142,8 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str], n
 
 def _record_lines(record: TestRecord) -> Iterator[str]:
     for leak in record.leaks:
-        yield f"{_word(leak)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}"
+        where = f", where that is GPU {record.assigned}" if record.assigned and leak.device != "cpu" else ""
+        yield f"{_word(leak)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}{where}"
         known = [holder for holder in leak.explanation.holders if holder.is_known] if leak.explanation else []
         if known:
             yield f"  held by {known[0].chain}"

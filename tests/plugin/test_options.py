@@ -24,6 +24,7 @@ FIELDS = [
     ("gpu_leak_confirm", "confirm", "2", 2, "3", 3, 0),
     ("gpu_peak_limit", "peak_limit_bytes", "1GiB", 2**30, "2GiB", 2**31, None),
     ("gpu_settle", "settle_seconds", "3", 3.0, "4.5", 4.5, 10.0),
+    ("gpu_assign", "assign", "round-robin", "round-robin", "off", "off", "off"),
 ]
 IDS = [row[0] for row in FIELDS]
 
@@ -225,6 +226,7 @@ BAD = [
     ("gpu_peak_limit", "64 XB"),
     ("gpu_settle", "soon"),
     ("gpu_settle", "inf"),
+    ("gpu_assign", "random"),
 ]
 
 

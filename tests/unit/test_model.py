@@ -106,6 +106,7 @@ RECORDS = st.builds(
     problems=st.lists(st.text(max_size=20), max_size=2).map(tuple),
     given_back_bytes=st.integers(0, 2**60),
     seconds=SECONDS,
+    assigned=st.text(max_size=8),
 )
 
 
