@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuclean.plugin.fixtures import gpu_clean, gpu_clean_class, gpu_clean_module, gpu_clean_session
 from pytest_gpuclean.plugin.markers import MARKERS, asked_for
-from pytest_gpuclean.plugin.options import add_options, are_said
+from pytest_gpuclean.plugin.options import add_options, are_said, are_said_early
 
 if TYPE_CHECKING:
     from pytest_gpuclean.plugin.hooks import RunHooks
@@ -32,6 +32,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_gpuclean.plugin import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Look out for who initialises a device, where that is asked for: a conftest may do it at its import."""
+    if are_said_early(early_config):
+        from pytest_gpuclean.plugin.init_watch import watch_from_here
+
+        watch_from_here(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:

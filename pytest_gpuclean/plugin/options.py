@@ -14,6 +14,7 @@ WATCHES = ("auto", "device", "host", "all")
 PROCESSES = ("kill", "fail", "report", "off")
 SWITCH = ("on", "off")
 ASSIGN = ("off", "round-robin")
+INIT = ("report", "fail", "off")
 
 
 class Option:
@@ -149,6 +150,15 @@ OPTIONS = (
         choices=ASSIGN,
     ),
     Option(
+        "--gpu-init",
+        "MODE",
+        "units.parse_choice",
+        "",
+        "what is done where a device is initialised at collection or import, or in a controller, and not by a test: "
+        "report, fail (the run) or off (default, once the plugin is on: report)",
+        choices=INIT,
+    ),
+    Option(
         "gpu_subreaper",
         "SWITCH",
         "units.parse_choice",
@@ -172,6 +182,12 @@ def add_options(parser: pytest.Parser) -> None:
 def are_said(config: pytest.Config) -> bool:
     """Whether the command line or the ini file says anything of ours."""
     return any(config.getoption(option.dest, None) is not None or _is_in_ini(config, option.dest) for option in OPTIONS)
+
+
+def are_said_early(config: pytest.Config) -> bool:
+    """Tell the same before the conftests are loaded."""
+    said = config.known_args_namespace
+    return any(getattr(said, option.dest, None) is not None or _is_in_ini(config, option.dest) for option in OPTIONS)
 
 
 def _is_in_ini(config: pytest.Config, name: str) -> bool:

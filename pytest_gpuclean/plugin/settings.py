@@ -41,6 +41,8 @@ class Settings(NamedTuple):
     """What the user has named beyond the run's own."""
     assign: str = "off"
     """Whether each worker is given a GPU of its own."""
+    init: str | None = None
+    """As it was said; None where it was not."""
 
     @property
     def is_on(self) -> bool:
@@ -52,6 +54,13 @@ class Settings(NamedTuple):
         """Whether memory is cleaned or judged in tests without any marker."""
         gate = self.leak_mode not in (None, "off")
         return self.level is not None or gate or self.peak_limit_bytes is not None
+
+    @property
+    def init_mode(self) -> str:
+        """What is done about a device that no test has initialised."""
+        if self.silenced:
+            return "off"
+        return self.init or ("report" if self.is_on else "off")
 
     def mode_of(self, device: str) -> str:
         """What a leak on this device does."""
@@ -96,6 +105,7 @@ def read_settings(config: pytest.Config) -> Settings:
         is_subreaper=read("gpu_subreaper") == "on",
         host_wide=read("gpu_host_wide") or (),
         assign=read("gpu_assign"),
+        init=read("gpu_init"),
     )
 
 

@@ -25,6 +25,7 @@ FIELDS = [
     ("gpu_peak_limit", "peak_limit_bytes", "1GiB", 2**30, "2GiB", 2**31, None),
     ("gpu_settle", "settle_seconds", "3", 3.0, "4.5", 4.5, 10.0),
     ("gpu_assign", "assign", "round-robin", "round-robin", "off", "off", "off"),
+    ("gpu_init", "init", "report", "report", "fail", "fail", None),
 ]
 IDS = [row[0] for row in FIELDS]
 
@@ -227,6 +228,7 @@ BAD = [
     ("gpu_settle", "soon"),
     ("gpu_settle", "inf"),
     ("gpu_assign", "random"),
+    ("gpu_init", "maybe"),
 ]
 
 

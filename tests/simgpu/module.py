@@ -1,8 +1,9 @@
 """What `torch.simgpu` is: the names that `torch.cuda` has, over the simulated devices."""
 
 import os
+import traceback
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -60,6 +61,20 @@ def _lazy_init() -> None:
             "Cannot re-initialize simgpu in forked subprocess. To use simgpu with "
             "multiprocessing, you must use the 'spawn' start method"
         )
+    while _queued_calls:
+        _queued_calls.pop(0)[0]()
+
+
+_queued_calls: list[tuple[Callable[[], object], list[str]]] = []
+"""Called when the devices are initialised, each with the stack that has asked for it."""
+
+
+def _lazy_call(call: Callable[[], object]) -> None:
+    """Call something as soon as the devices are initialised, as torch.cuda's seeding does."""
+    if is_initialized():
+        call()
+    else:
+        _queued_calls.append((call, traceback.format_stack()))
 
 
 def _is_in_bad_fork() -> bool:
