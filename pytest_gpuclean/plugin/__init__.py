@@ -37,10 +37,14 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Look out for who initialises a device, where that is asked for: a conftest may do it at its import."""
-    if are_said_early(early_config):
-        from pytest_gpuclean.plugin.init_watch import watch_from_here
+    if not are_said_early(early_config):
+        return
+    from pytest_gpuclean.plugin.settings import early_init_mode
 
-        watch_from_here(early_config)
+    if early_init_mode(early_config) != "off":
+        from pytest_gpuclean.plugin.init_watch import InitWatch
+
+        early_config.pluginmanager.register(InitWatch(early_config), "gpuclean-init")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,6 @@ cannot use the device at all.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator
 from types import ModuleType
 from typing import Any
@@ -14,31 +13,11 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.memory.initialised import InitTrace, initialised_devices
-from pytest_gpuclean.plugin.settings import read_settings, settings_of
+from pytest_gpuclean.plugin.settings import settings_of
 from pytest_gpuclean.plugin.telling import is_controller, is_worker
 
-_NAME = "gpuclean-init"
 _OUTPUT = "gpuclean_init"
 _ADVICE = "  do that in a fixture or a test: here it costs a context in every process, and what is forked cannot use it"
-
-
-class _EarlyConfig:
-    """A run's options before its conftests are loaded: those that were said on the command line, and the ini file."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._said = config.known_args_namespace
-        self.getini = config.getini
-        self.inipath = config.inipath
-
-    def getoption(self, name: str, default: object = None) -> object:
-        return getattr(self._said, name, default)
-
-
-def watch_from_here(config: pytest.Config) -> None:
-    """Look out from before the first conftest is imported, where the options say so."""
-    with contextlib.suppress(pytest.UsageError):  # told once the run is configured
-        if read_settings(_EarlyConfig(config)).init_mode != "off":  # type: ignore[arg-type]
-            config.pluginmanager.register(InitWatch(config), _NAME)
 
 
 class InitWatch:

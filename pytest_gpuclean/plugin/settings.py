@@ -81,7 +81,27 @@ def settings_of(config: pytest.Config) -> Settings:
     return settings
 
 
-def read_settings(config: pytest.Config) -> Settings:
+class _EarlyConfig:
+    """A run's options before its conftests are loaded: those that were said on the command line, and the ini file."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._said = config.known_args_namespace
+        self.getini = config.getini
+        self.inipath = config.inipath
+
+    def getoption(self, name: str, default: object = None) -> object:
+        return getattr(self._said, name, default)
+
+
+def early_init_mode(config: pytest.Config) -> str:
+    """Read `--gpu-init` before the conftests are loaded; `off` where something does not parse, which is told later."""
+    try:
+        return read_settings(_EarlyConfig(config)).init_mode
+    except pytest.UsageError:
+        return "off"
+
+
+def read_settings(config: pytest.Config | _EarlyConfig) -> Settings:
     """Read the options, the command line before the ini file.
 
     Raises:
@@ -109,7 +129,7 @@ def read_settings(config: pytest.Config) -> Settings:
     )
 
 
-def _read(config: pytest.Config, dest: str) -> Any:
+def _read(config: pytest.Config | _EarlyConfig, dest: str) -> Any:
     option = next(option for option in OPTIONS if option.dest == dest)
     value: object = config.getoption(dest, None)
     source = option.flag
