@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_gpuclean.model import Unavailable
-from pytest_gpuclean.units import format_size
 
 if TYPE_CHECKING:
     from pytest_gpuclean.memory.cards import Card
@@ -28,18 +28,15 @@ def nvml_of(config: pytest.Config) -> Nvml:
     return config.stash[NVML]
 
 
-def holders_of(nvml: Nvml, card: Card) -> Iterator[str]:
-    """Name the other processes that use a card, the largest first: `pid 4711 python train.py: 20.1 GiB`."""
-    from pytest_gpuclean.processes.command import label, read_command
+def holders_of(nvml: Nvml, card: Card) -> Sequence[str]:
+    """Name the other processes that use a card, the largest first: `pid 4711 python train.py (user bob): 20.1 GiB`."""
+    from pytest_gpuclean.cards import who_holds
     from pytest_gpuclean.processes.procfs import Procfs
 
-    users = nvml.users(card) if card.uuid else ()
-    if isinstance(users, Unavailable):
-        return
-    others = sorted((user for user in users if user.pid != os.getpid()), key=lambda user: -(user.used_bytes or 0))
-    for user in others[:_MOST_HOLDERS]:
-        what = label(read_command(Procfs(), user.pid, os.getpid()))
-        size = "" if user.used_bytes is None else f": {format_size(user.used_bytes)}"
-        yield f"pid {user.pid} {what}{size}"
-    if len(others) > _MOST_HOLDERS:
-        yield f"{len(others) - _MOST_HOLDERS} more"
+    found = nvml.use_of([card]) if card.uuid else ()
+    if isinstance(found, Unavailable) or not found or isinstance(found[0].users, Unavailable):
+        return ()
+    others = tuple(user for user in found[0].users if user.pid != os.getpid())
+    names = who_holds(replace(found[0], users=others), Procfs())
+    more = [f"{len(names) - _MOST_HOLDERS} more"] if len(names) > _MOST_HOLDERS else []
+    return [*names[:_MOST_HOLDERS], *more]

@@ -17,11 +17,11 @@ from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
-from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
+from pytest_gpuclean.plugin.cards import nvml_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.handle import Handle
@@ -79,7 +79,7 @@ class RunHooks:
         self._nextitem: pytest.Item | None = None
         probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
-        self.nvml = Nvml()
+        self.nvml = nvml_of(config)
         telling.watch(gauge, self.nvml)
         families = tuple(self._gather("pytest_gpuclean_process_families", Family))
         self._started = look_after_processes(config, settings, families, telling, self.nvml)

@@ -3,7 +3,7 @@
 import os
 import time
 
-from pytest_gpuclean.memory.cards import Card, CardUser
+from pytest_gpuclean.memory.cards import Card, CardUse, CardUser
 from pytest_gpuclean.memory.cuda_visible import read_visible
 from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.plugin.cards import NVML
@@ -30,6 +30,9 @@ class FakeNvml:
         self.begin = None
         self.reads = 0
 
+    is_absent = False
+    given_up = None
+
     def devices(self):
         if self.reason:
             return Unavailable("nvml", self.reason)
@@ -49,10 +52,14 @@ class FakeNvml:
         found = self.visibility()
         return found if isinstance(found, Unavailable) else found.cards
 
-    def users(self, card):
-        if self.holder is None or card.index:
-            return ()
-        return (CardUser(pid=self.holder, used_bytes=round(self.used_gib.get(0, 0) * GiB)),)
+    def use(self):
+        cards = self.devices()
+        return cards if isinstance(cards, Unavailable) else self.use_of(cards)
+
+    def use_of(self, cards):
+        used = round(self.used_gib.get(0, 0) * GiB)
+        holder = () if self.holder is None else (CardUser(pid=self.holder, used_bytes=used),)
+        return tuple(CardUse(card=card, users=() if card.index else holder) for card in cards)
 
     def _card(self, index, gib):
         used = self.used_gib.get(index, 0)

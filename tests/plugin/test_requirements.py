@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuclean.memory.torch import initialised_backends
+from pytest_gpuclean.units import GiB
 
 NO_DRIVER = "there is no driver"
 
@@ -385,6 +386,42 @@ def test_a_wait_in_vain_is_not_repeated_in_full_for_each_test(machine):
     result, seconds = timed(suite, "--gpu-settle=2")
     result.assert_outcomes(skipped=20)
     assert 2 <= seconds < 12  # in full it would be 40
+
+
+def test_the_real_library_for_nvidia_is_asked(suite, monkeypatch):
+    pytest.importorskip("pynvml")
+    fakenvml = pytest.importorskip("fakenvml")
+    if fakenvml.unavailable_reason() is not None:
+        pytest.skip(fakenvml.unavailable_reason())
+    world = fakenvml.World(suite.pytester.path).card("GPU-a", total=24 * GiB).card("GPU-b", total=12 * GiB)
+    world.process(os.getppid(), 20 * GiB).write()
+    for name, value in world.environment().items():
+        monkeypatch.setenv(name, value)
+    suite.write("""
+        import sys
+
+        @pytest.mark.gpu_require(2, "20GiB")
+        def test_total():
+            pass
+
+        @pytest.mark.gpu_require(memory="20GiB", free="8GiB")
+        def test_free():
+            pass
+
+        @pytest.mark.gpu_require(2, free="4GiB")
+        def test_fits():
+            assert "torch" not in sys.modules
+    """)
+    result = suite.run_apart("-rs", "--gpu-settle=0.1", settle=True)
+    result.assert_outcomes(passed=1, skipped=2)
+    total, free = sorted(reasons(result))
+    assert total == "needs 2 GPUs with 20.0 GiB: 1 of 2 has that (cuda:0 24.0 GiB, cuda:1 12.0 GiB)"
+    assert free.startswith(
+        "needs a GPU with 20.0 GiB, of that 8.0 GiB free: none of 2 has that (cuda:0 4.0 GiB free of 24.0 GiB, "
+        "cuda:1 12.0 GiB free of 12.0 GiB), after 100 ms; cuda:0 is held by "
+    )
+    assert f" pid {os.getppid()} " in free
+    assert free.endswith(": 20.0 GiB")
 
 
 # -- refused ----------------------------------------------------------------------------------------------------------
