@@ -341,6 +341,8 @@ def test_without_a_driver_what_the_variable_says_counts(exclusive, cards, holder
 
 @pytest.mark.parametrize("workers", [[], XDIST], ids=["none", "n2"])
 def test_where_nothing_can_be_locked_tests_run_and_that_is_told_once(exclusive, monkeypatch, workers):
+    if workers:
+        pytest.importorskip("xdist")
     monkeypatch.setenv("GPUCLEAN_LOCKS", "/nowhere/at/all")
     result = exclusive(MANY.replace("with inside():", "if True:")).run_apart(*workers)
     result.assert_outcomes(passed=8)
