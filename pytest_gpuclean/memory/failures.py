@@ -79,7 +79,7 @@ _LOST = re.compile(
     r"device-side assert triggered|an illegal memory access was encountered|^(?:.*: )?misaligned address|"
     r"unspecified launch failure|the launch timed out and was terminated|hardware stack error|"
     r"an illegal instruction was encountered|operation not supported on (?:global/shared|shared|global) address space|"
-    r"invalid program counter|uncorrectable (?:ECC|NVLink) error|GPU is lost|fallen off the bus|"
+    r"invalid program counter|uncorrectable (?:ECC|NVLink) error|(?:GPU|device \d+) is lost|fallen off the bus|"
     r"\bCUDA_ERROR_(?:ASSERT|ILLEGAL_ADDRESS|MISALIGNED_ADDRESS|LAUNCH_FAILED|LAUNCH_TIMEOUT|HARDWARE_STACK_ERROR|"
     r"ILLEGAL_INSTRUCTION|INVALID_PC|INVALID_ADDRESS_SPACE|ECC_UNCORRECTABLE|NVLINK_UNCORRECTABLE|CONTEXT_IS_DESTROYED)"
     r"\b|\bcudaError(?:Assert|IllegalAddress|MisalignedAddress|LaunchFailure|LaunchTimeout|HardwareStackError|"
@@ -96,8 +96,15 @@ _ASKED = re.compile(
     r"(?:[Tt]ried to allocate|[Uu]nable to allocate|to allocate|allocating|request for) "
     r"(?P<number>[\d,.]*\d) ?(?P<unit>bytes?|[KMGTP]i?B)?",
 )
-_SORT = re.compile(r"^(?:\w*Error: )?(?P<sort>CUDA|HIP|XPU|MPS|NPU|MUSA|HPU|simgpu)\b", re.MULTILINE)
-_INDEX = re.compile(r"\bGPU (?P<a>\d+)[ ;.]|device ordinal (?P<b>\d+)|/device:GPU:(?P<c>\d+)|device cuda:(?P<d>\d+)")
+_SORT = re.compile(
+    r"^(?:\w*Error: )?(?:(?P<sort>CUDA|HIP|XPU|MPS|NPU|MUSA|HPU)\b|"
+    r"(?P<other>\w+) (?:out of memory\. Tried to allocate|error: device \d+ is lost))",
+    re.MULTILINE,
+)
+_INDEX = re.compile(
+    r"\bGPU (?P<a>\d+)[ ;.]|device ordinal (?P<b>\d+)|/device:GPU:(?P<c>\d+)|device cuda:(?P<d>\d+)|"
+    r"device (?P<e>\d+) is lost"
+)
 _LAST_OF_TRACEBACK = re.compile(r"^(?P<type>[A-Za-z_][\w.]*(?:Error|Exception)): (?P<text>.+)", re.MULTILINE)
 
 
@@ -224,7 +231,8 @@ def _device(text: str) -> str:
     index = next((group for group in found.groups() if group is not None), "") if found else ""
     if sort is None and not index and not re.search(r"\bCUDA|\bcuda|\bCUBLAS|\bCUDNN|\bCUFFT", text):
         return ""
-    name = {"hip": "cuda"}.get(sort["sort"].lower(), sort["sort"].lower()) if sort else "cuda"
+    name = (sort["sort"] or sort["other"]).lower() if sort else "cuda"
+    name = "cuda" if name == "hip" else name
     return f"{name}:{index}" if index and name != "mps" else name
 
 

@@ -151,7 +151,7 @@ HOST = [
 LOST = [
     (RuntimeError(f"CUDA error: device-side assert triggered{CUDA_NOTE}"), "cuda"),
     (coded(f"CUDA error: an illegal memory access was encountered{CUDA_NOTE}", 700), "cuda"),
-    (coded("simgpu error: device 0 is lost", 719), "simgpu"),
+    (coded("simgpu error: device 0 is lost", 719), "simgpu:0"),
     (RuntimeError("CUDA error: misaligned address"), "cuda"),
     (RuntimeError("CUDA error: unspecified launch failure"), "cuda"),
     (RuntimeError("CUDA error: the launch timed out and was terminated"), "cuda"),
@@ -180,6 +180,7 @@ NONE = [
     TRITON("out of resource: shared memory, Required: 114696, Hardware limit: 101376."),
     XLA("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem while allocating on stack for %custom-call"),
     TF_EXHAUSTED("Received message larger than max (5000000 vs. 4194304)"),
+    kind_of("torch._inductor.runtime.OutOfMemoryError", RuntimeError)("out of resource: triton_mm Required: 264192"),
     GRPC("429 RESOURCE_EXHAUSTED: Out of memory"),
     RuntimeError("CUDA error: invalid device ordinal"),
     RuntimeError("CUDA error: no kernel image is available for execution on the device" + CUDA_NOTE),
