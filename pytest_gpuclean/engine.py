@@ -24,7 +24,7 @@ from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held
 from pytest_gpuclean.memory.interface import first_line
-from pytest_gpuclean.model import HEAP, CleanupResult, Leak, Level, Snapshot, TestRecord
+from pytest_gpuclean.model import HEAP, CleanupResult, Holdings, Leak, Level, Snapshot, TestRecord
 from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import (
     Ending,
@@ -33,6 +33,7 @@ from pytest_gpuclean.window import (
     given_back,
     has_allocated,
     heap_of,
+    holdings,
     is_as_before,
     leak,
     peaks_over,
@@ -265,7 +266,7 @@ class Engine:
     def _read(self, *, edge: bool) -> Snapshot:
         snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
         if self._watches_host and not self.gauge.host_watched:  # an accelerator has turned up
-            self.ledger.forget_host()
+            self.ledger.forget(HEAP.device)
         self._watches_host = self.gauge.host_watched
         return snapshot
 
@@ -307,6 +308,32 @@ class Engine:
         self.ledger.close()
         self._window = self._resting = self._latest = None
 
+    # -- when a device fails ------------------------------------------------------------------------------------
+
+    def lose(self, device: str, reason: str) -> None:
+        """Take it that a device answers no more: nothing on it is judged or cleaned from now on.
+
+        Args:
+            device: as readings name it.
+            reason: such as `is lost since test_a`.
+        """
+        self.gauge.lost[device] = reason
+        self.ledger.forget(device)
+        self._resting = None
+
+    def regain(self, device: str) -> None:
+        """Take it that a lost device answers again."""
+        self.gauge.lost.pop(device, None)
+
+    def devices(self) -> list[str]:
+        """Name the devices in use."""
+        return sorted({reading.device for reading in self.gauge.read(with_heap=False).readings} - {HEAP.device})
+
+    def holdings(self) -> Holdings:
+        """Tell what is held right now, and by whom."""
+        with self._timed():
+            return holdings(self.ledger, self._book(), has_window=self._window is not None)
+
     # -- by hand ------------------------------------------------------------------------------------------------
 
     def holds_memory(self, value: object) -> bool:
@@ -321,7 +348,8 @@ class Engine:
         """Run a cleanup by hand, in the middle of a test."""
         with self._timed():
             begin = self._book()
-            result, end = self._cleaning.run(Occasion(level=level), begin) or (CleanupResult(level=level), begin)
+            occasion = Occasion(level=level, lost=self.gauge.lost_reason)
+            result, end = self._cleaning.run(occasion, begin) or (CleanupResult(level=level), begin)
             self._resting = None
             self.ledger.book(held(end))
             if self._window is not None:
@@ -330,7 +358,8 @@ class Engine:
 
     def run_step(self, cleaner: Cleaner) -> None:
         """Run a single step, before the window's judgement."""
-        result, _ = self._cleaning.run_steps([cleaner], Occasion(level="quick"), self._read(edge=False))
+        occasion = Occasion(level="quick", lost=self.gauge.lost_reason)
+        result, _ = self._cleaning.run_steps([cleaner], occasion, self._read(edge=False))
         if self._window is not None:
             self._window.cleanups.append(result)
 
@@ -403,6 +432,7 @@ class Engine:
             moved=self._has_grown(_HOST_MOVED_BYTES),
             allocated=has_allocated(window.begin, snapshot),
             boundary=ending.module or ending.session,
+            lost=self.gauge.lost_reason,
         )
         done = self._cleaning.run(occasion, window.latest, first)
         if done is not None:

@@ -127,7 +127,7 @@ class Climb:
         self._has_garbage = collect_all_once() > 0
 
     def _clear_caches(self) -> None:
-        occasion = Occasion(level="comprehensive", suspected=True, boundary=False)
+        occasion = Occasion(level="comprehensive", suspected=True, boundary=False, lost=self._tools.gauge.lost_reason)
         result = run_cleanup(self._tools.caches, occasion, {}, dict)
         self._tools.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
         has_cleared = any(step.status == "done" for step in result.steps if step.name in _MAKE_GARBAGE)

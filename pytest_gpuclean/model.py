@@ -278,6 +278,61 @@ class Leak:
         return cls(**{**wire, "explanation": None if found is None else Explanation.from_wire(found)})
 
 
+class FixtureHolding(NamedTuple):
+    """What a live fixture of a wider scope owns on one device."""
+
+    name: str
+    scope: str
+    device: str
+    held_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What this process holds at one moment, and whose it is as far as that is known."""
+
+    snapshot: Snapshot
+    by_test: Mapping[str, int] | None = None
+    """By device, what the test holds itself; None where no window is open."""
+    by_fixtures: tuple[FixtureHolding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFailure:
+    """A test that failed, or had to run again, because memory ran out or a device was lost."""
+
+    test: str
+    kind: Literal["out_of_memory", "lost", "consequence"]
+    """A consequence failed on a device that another test had broken."""
+    device: str
+    """Empty where the error does not say which."""
+    error: str
+    """Its type and the first line of its text."""
+    asked_bytes: int | None = None
+    """What the allocation that failed had asked for; None where the error does not say."""
+    retries: int = 0
+    """How often the test was run again for it."""
+    outcome: str = ""
+    """What the last of these runs came to: `passed`, `failed`, `skipped`; empty where there was none."""
+    cause: str = ""
+    """Of a consequence: the test that broke the device."""
+
+    @property
+    def retried(self) -> str:
+        """That it was run again and what came of it; empty where it was not."""
+        times = f" {self.retries} times" if self.retries > 1 else ""
+        return f"retried{times} after running out of memory: {self.outcome}" if self.retries else ""
+
+    def to_wire(self) -> Wire:
+        """Write it as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Wire) -> DeviceFailure:
+        """Read what `to_wire` wrote."""
+        return cls(**wire)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftProcess:
     """A process that was left behind, and what became of it."""
@@ -373,6 +428,8 @@ class RunReport:
     cleanups: int = 0
     records: list[TestRecord] = dataclasses.field(default_factory=list)
     """Of the tests with something to tell: a leak, a process that was left, or a problem."""
+    failures: list[DeviceFailure] = dataclasses.field(default_factory=list)
+    """Of the tests that ran out of memory, or met a lost device."""
 
     def count(self, seconds: float) -> None:
         """Count a test in that there is nothing to say of.

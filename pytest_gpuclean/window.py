@@ -8,8 +8,20 @@ from typing import Any, Literal
 
 from pytest_gpuclean.cleanup.settle import KnownThreads
 from pytest_gpuclean.ladder import LetGo
+from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import ever_allocated
-from pytest_gpuclean.model import HEAP, Account, CleanupResult, Leak, LeftProcess, Reading, Snapshot
+from pytest_gpuclean.model import (
+    ARRAYS,
+    HEAP,
+    Account,
+    CleanupResult,
+    FixtureHolding,
+    Holdings,
+    Leak,
+    LeftProcess,
+    Reading,
+    Snapshot,
+)
 
 LeakKind = Literal["test", "fixture", "module", "session", "peak"]
 
@@ -149,3 +161,28 @@ def is_as_before(begin: Snapshot, end: Snapshot, host_bytes: int, *, exactly: bo
 
 def _was_used(before: Reading, after: Reading) -> bool:
     return before.total_bytes is None or before != after
+
+
+def holdings(ledger: Ledger, snapshot: Snapshot, *, has_window: bool) -> Holdings:
+    """Tell what is held right now, and by whom as far as the ledger knows.
+
+    Args:
+        ledger: booked up to now.
+        snapshot: the reading of this moment.
+        has_window: whether a test is being looked after at all.
+    """
+    by_test: dict[str, int] = {}
+    for account, size in ledger.test.items():
+        if account != ARRAYS:  # they are in the heap too
+            by_test[account.device] = by_test.get(account.device, 0) + size
+    fixtures = [
+        FixtureHolding(share.name, share.scope, account.device, size)
+        for share in ledger.fixtures.values()
+        for account, size in share.held.items()
+        if size > 0 and account != ARRAYS
+    ]
+    return Holdings(
+        snapshot=snapshot,
+        by_test=by_test if has_window else None,
+        by_fixtures=tuple(sorted(fixtures, key=lambda fixture: -fixture.held_bytes)),
+    )

@@ -56,6 +56,7 @@ class CupyCleaner:
     """The default memory pool, the pinned pool and the FFT plan cache."""
 
     name = "cupy"
+    calls_driver = True
 
     def clean(self, occasion: Occasion) -> str | Skip:
         """Give free blocks back where CuPy has allocated some."""

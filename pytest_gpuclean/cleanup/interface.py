@@ -21,6 +21,8 @@ class Occasion:
     """Whether a module or the session ends here, or somebody asked by hand: the time for what is dear."""
     suspected: bool = False
     """Whether a leak is still suspected after the cheaper steps."""
+    lost: str = ""
+    """Which device answers no more, and why; empty where all are well. Steps that call a driver are skipped then."""
 
     @property
     def comprehensive(self) -> bool:
@@ -46,7 +48,8 @@ class Cleaner(Protocol):
 
     It looks frameworks up in `sys.modules` and never imports one. It may raise: the error is recorded, and the
     other cleaners go on. One whose gain shows in a later step alone may say so with an attribute
-    `is_measured = False`, and saves a reading.
+    `is_measured = False`, and saves a reading. One that calls a device's driver says `calls_driver = True`, and is
+    skipped where a device is lost.
     """
 
     name: str

@@ -57,6 +57,8 @@ def _run_step(cleaner: Cleaner, occasion: Occasion) -> tuple[str, str, str]:
     name = type(cleaner).__name__
     try:
         name = str(cleaner.name)
+        if occasion.lost and getattr(cleaner, "calls_driver", False):
+            return name, "skipped", occasion.lost
         outcome = cleaner.clean(occasion)
     except (Exception, SystemExit) as error:
         return name, "failed", f"{type(error).__name__}: {error}"

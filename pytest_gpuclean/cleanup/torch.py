@@ -13,6 +13,7 @@ class TorchLibraryCleaner:
     """cuBLAS workspaces, the autocast weight cache and cuFFT plans: they look like live memory."""
 
     name = "torch libraries"
+    calls_driver = True
     is_measured = False  # the allocator caches what it gets back, and the next step gives it to the driver
 
     def clean(self, occasion: Occasion) -> str | Skip:
@@ -60,6 +61,7 @@ class TorchCacheCleaner:
     """The allocator's free blocks, on the device and in pinned host memory."""
 
     name = "torch cache"
+    calls_driver = True
 
     def clean(self, occasion: Occasion) -> str | Skip:
         """Give them back to the driver where torch uses a device."""
@@ -113,6 +115,7 @@ class SynchronizeCleaner:
     """The work that devices still have queued: what it uses can only be freed afterwards."""
 
     name = "synchronize"
+    calls_driver = True
     is_measured = False
 
     def clean(self, occasion: Occasion) -> str | Skip:

@@ -69,8 +69,8 @@ class Ledger:
         self.session.tests += 1
         self.modules[module].tests += 1
 
-    def forget_host(self) -> None:
-        """Drop what was booked of host memory: it is not watched any more."""
+    def forget(self, device: str) -> None:
+        """Drop what was booked of a device, or of host memory (`cpu`): it is not watched any more."""
         shares = [
             self.test,
             *self._owners,
@@ -82,8 +82,8 @@ class Ledger:
         for fixture in (*self.fixtures.values(), *self.ended):
             shares += [fixture.held, fixture.reach, fixture.fallen]
         for share in shares:
-            for account in (HEAP, ARRAYS):
-                share.pop(account, None)
+            for account in [account for account in share if account.device == device]:
+                del share[account]
 
     def close(self) -> None:
         """End the window: what follows belongs to nobody until the next one begins."""

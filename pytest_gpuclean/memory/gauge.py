@@ -45,6 +45,8 @@ class Gauge:
         self._last = Snapshot()
         self.unavailable: dict[str, str] = {}
         """Each source that could not be read at some time, with the reason."""
+        self.lost: dict[str, str] = {}
+        """Each device that answers no more, with the reason: what its allocators say of it is not believed."""
 
     @property
     def devices_watched(self) -> bool:
@@ -68,6 +70,11 @@ class Gauge:
         """Whether reading the heap costs too much to do it for each test."""
         return self._host.is_slow
 
+    @property
+    def lost_reason(self) -> str:
+        """Why nothing shall call a driver now; empty where all devices answer."""
+        return "; ".join(f"{device} {reason}" for device, reason in self.lost.items())
+
     def read(self, *, with_heap: bool = True) -> Snapshot:
         """Read what is watched; a source that raises is told as unavailable.
 
@@ -78,6 +85,9 @@ class Gauge:
         gaps: list[Unavailable] = []
         for probe in self._probes:
             _read_into(probe, readings, gaps)
+        if self.lost:
+            readings = [reading for reading in readings if reading.device not in self.lost]
+            gaps += [Unavailable(device, reason) for device, reason in self.lost.items()]
         if self.devices_watched:
             self._device_seen = self._device_seen or any(reading.device != "cpu" for reading in readings)
         else:

@@ -11,7 +11,7 @@ from pytest_gpuclean.engine import Ending, Engine, Terms
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.model import HEAP, Explanation, Leak, Reading
 from pytest_gpuclean.units import KiB, MiB
-from unit.fakes import Holding, ScriptedProbe
+from unit.fakes import DEVICE, Holding, ScriptedProbe
 
 TERMS = Terms(threshold_bytes=MiB)
 MODULE = "test_a.py"
@@ -958,3 +958,69 @@ def test_a_slow_heap_is_read_at_the_edges_of_modules_and_that_is_said():
         engine.open(f"test_{number}", MODULE, TERMS)
         engine.close(Ending(module=number == 2))
     assert "heap of each test" in engine.gauge.unavailable
+
+
+# -- a device fails ---------------------------------------------------------------------------------------------------
+
+
+class Driving:
+    """A step that calls a driver."""
+
+    name = "driving"
+    calls_driver = True
+
+    def __init__(self):
+        self.calls = 0
+
+    def clean(self, occasion):
+        self.calls += 1
+        return "called"
+
+
+def test_what_is_held_is_told_by_whom():
+    gpu = ScriptedProbe()
+    engine = Engine(Gauge("device", [gpu]), settle_seconds=0, cleaners=[])
+    engine.open("test_a", "m", Terms(threshold_bytes=MiB))
+    with engine.fixture_setup(1, "model", "module"):
+        gpu.in_use += 3 * MiB
+    with engine.fixture_setup(2, "engine", "session"):
+        gpu.in_use += 5 * MiB
+    gpu.in_use += 2 * MiB
+    held = engine.holdings()
+    assert held.by_test == {DEVICE: 2 * MiB}
+    assert held.by_fixtures == (("engine", "session", DEVICE, 5 * MiB), ("model", "module", DEVICE, 3 * MiB))
+    assert held.snapshot.readings[0].allocated_bytes == 10 * MiB
+    engine.close(Ending())
+    assert engine.holdings().by_test is None
+
+
+def test_a_lost_device_is_neither_judged_nor_cleaned_until_it_answers_again():
+    gpu, driving = ScriptedProbe(), Driving()
+    engine = Engine(Gauge("device", [gpu]), settle_seconds=0, cleaners=[driving])
+    assert engine.devices() == [DEVICE]
+    engine.open("test_a", "m", Terms(threshold_bytes=MiB))
+    gpu.in_use += 8 * MiB
+    engine.holdings()
+    engine.lose(DEVICE, "is lost since test_a: it says so")
+    gpu.in_use += 8 * MiB
+    record = engine.close(Ending(), "comprehensive")
+    assert record.leaks == ()
+    assert engine.gauge.unavailable == {DEVICE: "is lost since test_a: it says so"}
+    engine.clean("comprehensive")
+    assert driving.calls == 0
+    engine.regain(DEVICE)
+    engine.open("test_b", "m", Terms(threshold_bytes=MiB))
+    gpu.in_use += 8 * MiB
+    leaks = engine.close(Ending(), "comprehensive").leaks
+    assert [leak.leaked_bytes for leak in leaks] == [8 * MiB]
+    assert driving.calls > 0
+
+
+def test_another_device_is_judged_while_one_is_lost():
+    lost, well = ScriptedProbe("fake:0"), ScriptedProbe("fake:1")
+    engine = Engine(Gauge("device", [lost, well]), settle_seconds=0, cleaners=[])
+    engine.open("test_a", "m", Terms(threshold_bytes=MiB))
+    engine.lose("fake:0", "is lost")
+    lost.in_use += 8 * MiB
+    well.in_use += 4 * MiB
+    assert [leak.device for leak in engine.close(Ending()).leaks] == ["fake:1"]
