@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_gpuclean.model import CleanupResult, Leak, LeftProcess, RunReport, TestRecord
+from pytest_gpuclean.reports.failures import failure_lines
 from pytest_gpuclean.reports.holders import explanation_lines
 from pytest_gpuclean.reports.processes import describe_left
 from pytest_gpuclean.units import format_seconds, format_size
@@ -128,6 +129,7 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str], n
         notes: what else there is to say, a line each.
     """
     lines = [line for record in report.records for line in _record_lines(record)]
+    lines += failure_lines(report.failures)
     if report.given_back_bytes >= _LEAST_TOLD_BYTES:
         cleanups = f" in {report.cleanups} cleanups" if report.cleanups else ""
         lines.append(f"given back: {format_size(report.given_back_bytes)}{cleanups}")
