@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_gpuclean.plugin.assign import Assigning
 
         config.pluginmanager.register(Assigning(), "gpuclean-assign")
-    if settings.is_on:
+    if settings.is_on or settings.concerns_failures:
         activate(config)
     elif hands_out:
         tell(config)  # a worker's tests may have markers that this process never sees

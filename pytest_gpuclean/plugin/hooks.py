@@ -23,6 +23,7 @@ from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
 from pytest_gpuclean.plugin.cards import nvml_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
+from pytest_gpuclean.plugin.failing import look_into_failures
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
@@ -95,6 +96,7 @@ class RunHooks:
             cards=self._started.cards if self._started else None,
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
+        self._failing = look_into_failures(config, settings, self.engine, telling, self._roots.error_frames)
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Read the markers of all tests, before any of them runs."""
@@ -140,11 +142,16 @@ class RunHooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the window once everybody else is through with the test, and fail the test that leaked."""
         report = yield
+        if call.excinfo is not None:
+            with self._guard:
+                report = self._failing.look(item, call, report, is_concerned=self._is_concerned(item))
         self._has_failed |= call.excinfo is not None
         if call.when == "teardown" and self.engine.window is not None:
             told = self._close(item, call.excinfo.value if call.excinfo else None)
             if told is not None:
                 tell_on(report, item, told)
+                with self._guard:
+                    self._failing.look_after(item, report, told.records[-1].problems)
         return report
 
     # -- steps --------------------------------------------------------------------------------------------------

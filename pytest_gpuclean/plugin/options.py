@@ -15,6 +15,7 @@ PROCESSES = ("kill", "fail", "report", "off")
 SWITCH = ("on", "off")
 ASSIGN = ("off", "round-robin")
 INIT = ("report", "fail", "off")
+ON_LOST = ("report", "stop", "replace")
 
 
 class Option:
@@ -131,6 +132,23 @@ OPTIONS = (
         "what is done about processes that a test leaves behind: kill, fail (kill, and fail the test), report or off "
         "(default, once the plugin is on: kill)",
         choices=PROCESSES,
+    ),
+    Option(
+        "--gpu-oom-retry",
+        "N",
+        "units.parse_count",
+        "0",
+        "how often a test that ran out of memory is run again after a comprehensive cleanup; the outcome of its last "
+        "run counts (default: 0)",
+    ),
+    Option(
+        "--gpu-on-lost",
+        "MODE",
+        "units.parse_choice",
+        "",
+        "what is done once an error has poisoned a device: report (which test did it, and what came of it), stop (the "
+        "run) or replace (the worker of pytest-xdist) (default, once the plugin is on: report)",
+        choices=ON_LOST,
     ),
     Option(
         "--gpu-host-wide",

@@ -36,6 +36,9 @@ class Settings(NamedTuple):
     settle_seconds: float = 10.0
     processes: str | None = None
     """As it was said; None where it was not."""
+    oom_retry: int = 0
+    on_lost: str | None = None
+    """As it was said; None where it was not."""
     is_subreaper: bool = True
     host_wide: tuple[Selector, ...] = ()
     """What the user has named beyond the run's own."""
@@ -48,6 +51,11 @@ class Settings(NamedTuple):
     def is_on(self) -> bool:
         """Whether tests without any marker are concerned."""
         return not self.silenced and (self.concerns_memory or self.processes not in (None, "off"))
+
+    @property
+    def concerns_failures(self) -> bool:
+        """Whether failures are looked into in tests that nothing else concerns."""
+        return not self.silenced and (self.oom_retry > 0 or self.on_lost is not None)
 
     @property
     def concerns_memory(self) -> bool:
@@ -122,6 +130,8 @@ def read_settings(config: pytest.Config | _EarlyConfig) -> Settings:
         peak_limit_bytes=read("gpu_peak_limit"),
         settle_seconds=read("gpu_settle"),
         processes=read("gpu_processes"),
+        oom_retry=read("gpu_oom_retry"),
+        on_lost=read("gpu_on_lost"),
         is_subreaper=read("gpu_subreaper") == "on",
         host_wide=read("gpu_host_wide") or (),
         assign=read("gpu_assign"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,13 +12,15 @@ import pytest
 from pytest_gpuclean.cards import unaccounted_lines
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.nvml import Nvml
-from pytest_gpuclean.model import RunReport, TestRecord
+from pytest_gpuclean.model import DeviceFailure, RunReport, TestRecord, Wire
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
 from pytest_gpuclean.units import format_size
 
 _ATTRIBUTE = "gpuclean"
 """On a teardown report, and in a worker's output."""
+_FAILURES = "gpuclean_failures"
+"""On the report of a phase that failed, or that was run again, for what happened to a device."""
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -43,6 +46,11 @@ def say(config: pytest.Config, text: str) -> None:
         terminal.write_line(f"gpuclean: {text}")
 
 
+def attach_failure(report: pytest.TestReport, failure: DeviceFailure) -> None:
+    """Put what happened to a device on the report of the phase in which it did."""
+    setattr(report, _FAILURES, [*getattr(report, _FAILURES, ()), failure.to_wire()])
+
+
 class Telling:
     """Gathers the records, and prints the header, the stages under `-v`, and the summary."""
 
@@ -54,9 +62,14 @@ class Telling:
         self._gauge: Gauge | None = None
         self._nvml: Nvml | None = None
         self._usage_error = ""
+        self.notes: list[str] = []
+        """What the header says besides."""
         self._last: list[TestRecord] = []
         """What came at the end of the run, in this process and in its workers."""
         self._attempts: dict[str, list[TestRecord]] = {}
+        self._failures: dict[tuple[str, str], list[DeviceFailure]] = {}
+        """By test and phase, of its last attempt."""
+        self._lost: dict[tuple[str, str], DeviceFailure] = {}
         self.report = RunReport()
         """What this process counted, and later its workers too."""
         self.gaps: dict[str, str] = {}
@@ -85,19 +98,24 @@ class Telling:
         """Print a line at once, in the middle of the run."""
         say(self._config, text)
 
-    def pytest_report_header(self) -> str | None:
+    def pytest_report_header(self) -> list[str]:
         """Say what this run does."""
+        notes = [f"gpuclean: {note}" for note in self.notes]
         if not self._settings.is_on:
-            return None
+            return notes
         in_use: list[str] = []
         if self._gauge is not None and not is_controller(self._config):
             readings = self._gauge.read().readings  # initialises nothing; also tells early what cannot be read
             in_use = sorted({f"{r.device} ({r.source})" for r in readings if r.device != "cpu"})
         parts = _header_parts(self._settings)
-        return header_line([*parts, *(["in use now: " + ", ".join(in_use)] if in_use else [])], self.gaps.items())
+        parts += ["in use now: " + ", ".join(in_use)] if in_use else []
+        return [header_line(parts, self.gaps.items()), *notes]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""
+        failures = getattr(report, _FAILURES, None)
+        if failures or self._failures:
+            self._note_failures(report, failures or ())
         wires = getattr(report, _ATTRIBUTE, None)
         if not wires or is_worker(self._config):
             return
@@ -109,6 +127,16 @@ class Telling:
             for line in stage_lines(records[-1]):
                 terminal.ensure_newline()
                 terminal.write_line(line)
+
+    def _note_failures(self, report: pytest.TestReport, wires: Iterable[Wire]) -> None:
+        failures = list(map(DeviceFailure.from_wire, wires))
+        lost = [failure for failure in failures if failure.kind == "lost"]
+        self._lost.update({(failure.test, failure.device): failure for failure in lost})
+        others = [failure for failure in failures if failure.kind != "lost"]
+        # A test that is run again by somebody else counts with its last attempt.
+        self._failures.pop((report.nodeid, str(report.when)), None)
+        if others and str(report.outcome) != "rerun":
+            self._failures[report.nodeid, str(report.when)] = others
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Send a worker's totals to its controller; refuse what a worker had to refuse."""
@@ -145,6 +173,8 @@ class Telling:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
         self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self._last
+        failures = [failure for found in self._failures.values() for failure in found]
+        self.report.failures = [*self._lost.values(), *failures]
         lines = [*summary_lines(self.report, seconds, self.gaps, self._notes), *self._cross_check()]
         if lines:
             terminalreporter.section("gpuclean")
@@ -174,6 +204,12 @@ def _header_parts(settings: Settings) -> list[str]:
         names = ", ".join(map(str, settings.host_wide))
         needs = "" if settings.level == "comprehensive" else " (not now: that takes --gpu-clean=comprehensive)"
         parts.append(f"beyond the run's own: {names} stopped{needs}")
+    if settings.oom_retry:
+        times = "once more" if settings.oom_retry == 1 else f"up to {settings.oom_retry} times more"
+        parts.append(f"tests that run out of memory run {times}")
+    if settings.on_lost in ("stop", "replace"):
+        done = {"stop": "ends the run", "replace": "is left to a new worker"}
+        parts.append(f"a lost device {done[settings.on_lost]}")
     if settings.peak_limit_bytes is not None:
         parts.append(f"peaks over {format_size(settings.peak_limit_bytes)} fail")
     watched = {

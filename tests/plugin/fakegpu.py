@@ -10,6 +10,8 @@ MiB = 1024 * KiB
 
 IN_USE = [0, 0]
 PEAK = [0, 0]
+CAPACITY = [1024 * MiB, 1024 * MiB]
+LOST = [False, False]
 EVER = [0, 0]
 
 
@@ -26,7 +28,19 @@ class Buffer:
         IN_USE[self.device] -= self.size_bytes
 
 
+class OutOfMemoryError(RuntimeError):
+    __module__ = "torch"
+
+
+class AcceleratorError(RuntimeError):
+    __module__ = "torch"
+
+
 def allocate(size_bytes, device=0):
+    if LOST[device]:
+        raise AcceleratorError(f"fake error: device {device} is lost")
+    if IN_USE[device] + size_bytes > CAPACITY[device]:
+        raise OutOfMemoryError(f"fake out of memory. Tried to allocate {size_bytes / MiB:.2f} MiB. GPU {device} has a")
     return Buffer(size_bytes, device)
 
 
