@@ -1,112 +1,179 @@
-"""The search forward from what the user's own modules hold: for chains that are too long to be followed back."""
+"""The search forward from what the user's own modules hold: all targets at once, and chains of any length."""
 
 from __future__ import annotations
 
+import enum
 import gc
 import time
 import types
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from pytest_gpuclean.leaks import raw
 from pytest_gpuclean.leaks.roots import Roots
 
 _MOST_OBJECTS = 500_000
-_CHECK_EVERY = 2048
-_NOT_ENTERED = frozenset(
-    map(
-        id,
-        (
-            type(None),
-            bool,
-            int,
-            float,
-            complex,
-            str,
-            bytes,
-            bytearray,
-            types.CodeType,
-            types.ModuleType,
-            types.BuiltinFunctionType,
-            types.FrameType,
-            types.GetSetDescriptorType,
-            types.MemberDescriptorType,
-            weakref.ReferenceType,
-            type,
-        ),
-    )
+_CHECK_EVERY = 1024
+_NOT_ENTERED = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    range,
+    slice,
+    types.CodeType,
+    types.BuiltinFunctionType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    weakref.ReferenceType,
 )
 
 
-class Forward:
-    """A walk over everything that the user's modules reach, nearest first."""
+class _Way(enum.Enum):
+    """What to do with the objects of a type."""
 
-    def __init__(self, roots: Roots, deadline: float) -> None:
+    PAST = enum.auto()
+    IN = enum.auto()
+    LOOK = enum.auto()
+    """It depends on the object."""
+
+
+class Forward:
+    """A walk over everything that the user's modules reach, nearest first, and the way to each of it."""
+
+    def __init__(self, roots: Roots) -> None:
         """Set it up.
 
         Args:
             roots: what knows the user's modules.
-            deadline: on the clock of this thread (`time.thread_time`).
         """
         self._roots = roots
-        self._deadline = deadline
+        self._objects: list[Any] = []
+        self._came_from: list[int] = []
+        self._tops: list[int] = []
+        """For each object, which of the first ones leads to it."""
+        self._holding: dict[int, list[Any]] = {}
+        """For each of the first ones that is no root itself, the roots that have it."""
+        self._are_roots: set[int] = set()
+        self._place: dict[int, int] = {}
+        self._kinds: dict[int, tuple[type, _Way]] = {}
+        self._modules: set[str] = set()
+        """The names of the user's."""
+        self._at = 0
 
-    def search(self, goals: Mapping[int, object], own: Collection[int]) -> Iterator[list[Any]]:
-        """Give the way to each goal that is reached: a root, then objects each of which refers to the next.
+    @property
+    def is_done(self) -> bool:
+        """Whether everything was reached."""
+        return 0 < len(self._objects) == self._at
+
+    def run(self, wanted: set[int], own: Collection[int], deadline: float) -> None:
+        """Walk until all that is wanted is reached, or the time is over; where it has ended it goes on.
 
         Args:
-            goals: by identity.
+            wanted: identities.
             own: identities of objects of the search and of its caller, through which nothing is held.
+            deadline: on the clock of this thread (`time.thread_time`).
         """
-        objects: list[Any] = []
-        came_from: list[int] = []
-        first: list[Any] = []
-        seen: set[int] = {id(objects), id(first), *own}
-        for root, value in self._starts():
-            if id(value) not in seen and self._is_entered(value):
-                seen.add(id(value))
-                objects.append(value)
-                came_from.append(-1)
-                first.append(root)
-        at = 0
-        while at < len(objects) < _MOST_OBJECTS:
-            if at % _CHECK_EVERY == 0 and time.thread_time() > self._deadline:
+        skipped = {*own, *self.own()}
+        if not self._objects:
+            for root, value in self._starts():
+                if id(value) not in skipped:
+                    self._enter_first(root, value)
+        missing = wanted - self._place.keys()
+        while missing and self._at < len(self._objects) < _MOST_OBJECTS:
+            if self._at % _CHECK_EVERY == 0 and time.thread_time() > deadline:
                 return
-            if id(objects[at]) in goals:
-                yield _way(objects, came_from, first, at)
-            else:
-                for value in self._next(objects[at]):
-                    if id(value) not in seen and self._is_entered(value):
-                        seen.add(id(value))
-                        objects.append(value)
-                        came_from.append(at)
-            at += 1
+            at = self._at
+            self._at += 1
+            for value in self._next(self._objects[at]):
+                if id(value) not in self._place and id(value) not in skipped:
+                    self._enter(value, at)
+                    if id(value) in missing:
+                        missing.discard(id(value))
+
+    def own(self) -> tuple[int, ...]:
+        """Give the identities of what this is made of that refers to what was reached."""
+        return id(self._objects), *map(id, self._holding.values())
+
+    def find(self, values: Iterable[Any]) -> int | None:
+        """Return where the first of some objects stands that was reached, or None."""
+        for value in values:
+            at = self._place.get(id(value))
+            if at is not None:
+                return at
+        return None
+
+    def top_of(self, at: int) -> int:
+        """Return which of the first objects has led to one."""
+        return self._tops[at]
+
+    def way_to(self, at: int) -> list[Any]:
+        """Give the way to an object: a root, then objects each of which refers to the next."""
+        way = [self._objects[at]]
+        while self._came_from[at] >= 0:
+            at = self._came_from[at]
+            way.append(self._objects[at])
+        roots = self._holding.get(at, [])
+        return [*self._roots.preferred(roots, way[-1]), *reversed(way)]
 
     def _starts(self) -> Iterator[tuple[Any, Any]]:
         for namespace in self._roots.modules.users():
+            self._modules.add(self._roots.modules.name_of(namespace))
+        for namespace in self._roots.modules.users():
             for _, value in raw.pairs_of(namespace):
                 yield namespace, value
-                if raw.is_class(value) and raw.module_of(value) == self._roots.modules.name_of(namespace):
-                    for held in raw.namespace_of(value).values():
-                        yield value, held
         yield from self._roots.running.variables()
 
-    def _next(self, value: Any) -> list[Any]:
-        if type(value) is types.FunctionType:
-            return [value.__closure__, value.__defaults__, value.__kwdefaults__, raw.instance_dict(value)]
-        return gc.get_referents(value)
+    def _enter_first(self, root: Any, value: Any) -> None:
+        at = self._place.get(id(value))
+        if at is None:
+            at = self._enter(value, -1)
+        if at is not None and at not in self._are_roots:
+            self._holding.setdefault(at, []).append(root)
 
-    def _is_entered(self, value: Any) -> bool:
+    def _enter(self, value: Any, came_from: int) -> int | None:
         kind = type(value)
-        if id(kind) in _NOT_ENTERED or raw.is_a(kind, type):
-            return False
-        return not self._roots.is_namespace(value)
+        known = self._kinds.get(id(kind))
+        if known is None:
+            known = self._kinds[id(kind)] = (kind, self._way_of(kind))  # by id: a metaclass may hash as it likes
+        way = known[1]
+        if way is _Way.PAST or (way is _Way.LOOK and not self._may_enter(value, kind)):
+            return None
+        at = len(self._objects)
+        if (way is _Way.LOOK or self._roots.is_known(value)) and self._roots.is_root(value):
+            came_from = -1
+            self._are_roots.add(at)
+        self._tops.append(at if came_from < 0 else self._tops[came_from])
+        self._place[id(value)] = at
+        self._objects.append(value)
+        self._came_from.append(came_from)
+        return at
 
+    def _way_of(self, kind: type) -> _Way:
+        if raw.is_a(kind, types.ModuleType) or any(kind is one for one in _NOT_ENTERED):
+            return _Way.PAST
+        is_special = kind is dict or kind is types.FrameType or self._roots.may_be_root(kind)
+        return _Way.LOOK if is_special else _Way.IN
 
-def _way(objects: list[Any], came_from: list[int], first: list[Any], at: int) -> list[Any]:
-    way = [objects[at]]
-    while came_from[at] >= 0:
-        at = came_from[at]
-        way.append(objects[at])
-    return [first[at], *reversed(way)]
+    def _may_enter(self, value: Any, kind: type) -> bool:
+        if kind is dict:
+            return not self._roots.modules.is_loaded(value)
+        if kind is types.FrameType:
+            return not self._roots.is_passed_over(value)
+        return not raw.is_a(kind, type) or raw.module_of(value) in self._modules
+
+    def _next(self, value: Any) -> list[Any]:
+        found = gc.get_referents(value)
+        kind = type(value)
+        if kind is types.FunctionType:
+            return [each for each in found if each is not value.__globals__]
+        if kind is types.FrameType:
+            return [each for each in found if each is not value.f_globals and each is not value.f_builtins]
+        return found

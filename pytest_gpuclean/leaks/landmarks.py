@@ -42,13 +42,19 @@ class Landmarks:
 
     def naming(self, candidate: Any) -> Naming | None:
         """Return what names an object of this kind, or None where it is none that a person knows."""
-        kind = type(candidate)
+        naming = self._naming_of(type(candidate))
+        return None if naming is _of_task and is_done(candidate) else naming
+
+    def may_name(self, kind: type) -> bool:
+        """Tell whether objects of a type may have such a name."""
+        return self._naming_of(kind) is not None
+
+    def _naming_of(self, kind: type) -> Naming | None:
         known = self._by_type.get(id(kind))
         if known is None:
             found = next((naming for module, names, naming in _TYPES if raw.is_named(kind, module, *names)), None)
             known = self._by_type[id(kind)] = (kind, found)  # by id: a metaclass may compare or hash as it likes
-        naming = known[1]
-        return None if naming is _of_task and is_done(candidate) else naming
+        return known[1]
 
 
 Naming = Callable[[Path], Start]
@@ -148,6 +154,7 @@ class Stores:
 
     def __init__(self) -> None:
         self._known: dict[int, Start] = {}
+        self._kinds: dict[int, type] = {}
         signals = sys.modules.get("_signal")
         if type(signals) is types.ModuleType:
             for number in range(1, signals.NSIG):
@@ -167,6 +174,11 @@ class Stores:
     def _add(self, value: object, start: Start) -> None:
         if value is not None and type(value) is not int:
             self._known[id(value)] = start
+            self._kinds[id(type(value))] = type(value)
+
+    def may_name(self, kind: type) -> bool:
+        """Tell whether an object of a type is among them."""
+        return id(kind) in self._kinds
 
     def naming(self, candidate: object) -> Naming | None:
         """Return what names an object that the interpreter holds."""

@@ -21,6 +21,7 @@ class Modules:
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
+        self._seen: dict[int, tuple[str, bool]] = {}
         for key, module in raw.pairs_of(sys.modules):
             namespace = raw.module_dict(module)
             if namespace is not None and type(key) is str and id(namespace) not in self._names:
@@ -37,17 +38,25 @@ class Modules:
         except RuntimeError:  # it changed meanwhile, in another thread
             return False
 
+    def is_loaded(self, candidate: dict[str, Any]) -> bool:
+        """Tell whether a dict is the namespace of a module in `sys.modules`."""
+        return id(candidate) in self._names
+
     def name_of(self, namespace: dict[str, Any]) -> str:
         """Name the module of a namespace."""
-        known = self._names.get(id(namespace), "")
-        return raw.text_of(raw.find(namespace, "__name__")) or raw.text_of(known) or "<namespace>"
+        return self._look(namespace)[0]
 
     def is_users(self, namespace: dict[str, Any]) -> bool:
         """Tell whether a module is neither of the standard library nor installed."""
-        file = raw.find(namespace, "__file__")
-        if type(file) is not str:
-            return self.name_of(namespace).partition(".")[0] not in sys.stdlib_module_names
-        return not any(part in file for part in _INSTALLED) and not file.startswith(_STANDARD)
+        return self._look(namespace)[1]
+
+    def _look(self, namespace: dict[str, Any]) -> tuple[str, bool]:
+        seen = self._seen.get(id(namespace))
+        if seen is None:
+            known = self._names.get(id(namespace), "")
+            name = raw.text_of(raw.find(namespace, "__name__")) or raw.text_of(known) or "<namespace>"
+            seen = self._seen[id(namespace)] = (name, _is_users(name, raw.find(namespace, "__file__")))
+        return seen
 
     def users(self) -> list[dict[str, Any]]:
         """List the namespaces of the user's modules, the youngest first."""
@@ -80,3 +89,9 @@ class Modules:
             return any(pattern.match(line) for line in lines)
         except OSError:
             return False
+
+
+def _is_users(name: str, file: object) -> bool:
+    if type(file) is not str:
+        return name.partition(".")[0] not in sys.stdlib_module_names
+    return not any(part in file for part in _INSTALLED) and not file.startswith(_STANDARD)

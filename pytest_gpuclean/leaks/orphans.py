@@ -13,26 +13,42 @@ from typing import Any
 
 from pytest_gpuclean.leaks import causes, functions, raw
 from pytest_gpuclean.leaks.landmarks import Start
+from pytest_gpuclean.leaks.roots import Roots
+from pytest_gpuclean.leaks.search import Trail
 
 _CONTAINERS = frozenset(id(kind) for kind in (dict, list, tuple, set, frozenset, types.CellType))
 _CALLABLES = frozenset(map(id, (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)))
 _SAID_BY_THE_NEXT = frozenset({"Context", "generator", "coroutine", "async_generator", "traceback", "frame"})
 
 
-def start_above(path: Sequence[Any], *, is_cycle: bool) -> Start:
-    """Begin a chain with an object that nothing with a name refers to.
+def describe(trail: Trail, number: int, roots: Roots) -> tuple[Sequence[Any], Start]:
+    """Give the way that was found to a target of which no root was found, and how its chain begins.
 
     Args:
-        path: begins with that object and ends with a leaked one.
-        is_cycle: whether it is referred to, but only from what it refers to itself.
+        trail: of the search back.
+        number: of the target in it.
+        roots: what knows the names of classes.
     """
-    top = path[0]
-    kind = type(top)
-    if is_cycle:
-        return Start(causes.CYCLE, words=f"reference cycle of {raw.type_name(kind)}")
+    path, is_cut = trail.farthest(number)
+    if is_cut:
+        words = f"followed {trail.levels:,} levels back to {raw.type_name(type(path[0]))}"
+        return path, Start(causes.NOT_FOLLOWED, words=words)
+    top = trail.top(number)
+    if top is not None:
+        return top, _start_above(top)
+    for at, value in enumerate(path):
+        if raw.is_class(value):
+            return path[at:], roots.of_class(path[at:])
+    path = path[_nearest_instance(path) :]
+    return path, Start(causes.CYCLE, words=f"reference cycle of {raw.type_name(type(path[0]))}")
+
+
+def _start_above(path: Sequence[Any]) -> Start:
+    """Begin a chain with an object that nothing refers to."""
+    kind = type(path[0])
     if len(path) == 1:
         return Start(causes.NO_HOLDER, words=f"no Python object refers to it{_frozen()}")
-    callback = _exit_callback(top)
+    callback = _exit_callback(path[0])
     if callback is not None:
         return callback
     if raw.module_of(kind) in ("builtins", "_contextvars") and raw.qualname_of(kind) in _SAID_BY_THE_NEXT:
@@ -42,13 +58,7 @@ def start_above(path: Sequence[Any], *, is_cycle: bool) -> Start:
     return Start(causes.NO_HOLDER, words=f"{raw.type_name(kind)} that no Python object refers to{_frozen()}")
 
 
-def far_start(path: Sequence[Any], levels: int) -> Start:
-    """Begin a chain with the farthest that was reached when the time was over."""
-    words = f"followed {levels:,} levels back to {raw.type_name(type(path[0]))}"
-    return Start(causes.NOT_FOLLOWED, words=words)
-
-
-def nearest_instance(path: Sequence[Any]) -> int:
+def _nearest_instance(path: Sequence[Any]) -> int:
     """Return which object of a path is the last that is more than a container; else the first."""
     for at in reversed(range(len(path) - 1)):
         if id(type(path[at])) not in _CONTAINERS:

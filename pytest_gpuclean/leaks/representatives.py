@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice, zip_longest
 
-_FIRST_ROUND = 16
-_MOST_AT_ONCE = 256
+_FEW = 16
+_FIRST_ROUND = 8
+_MOST_AT_ONCE = 48
 
 
 class Representatives:
@@ -24,7 +25,7 @@ class Representatives:
         self.followed: set[int] = set()
         self._explained = bytearray(len(sorts))
         self.left = len(sorts)
-        self._round = _FIRST_ROUND
+        self._round = _FEW if len(sorts) <= _FEW else _FIRST_ROUND
         by_sort: dict[tuple[int, int], list[int]] = {}
         for index, (kind, size) in enumerate(sorts):
             by_sort.setdefault((id(kind), size), []).append(index)
@@ -33,15 +34,23 @@ class Representatives:
 
     def next(self) -> list[int]:
         """Choose some of those that nobody is known to hold, from the sorts that weigh most, of each in turn."""
-        self._waiting = [members for members in map(self._unexplained, self._waiting) if members]
+        self._waiting = [members for members in map(self._still, self._waiting) if members]
         turns = zip_longest(*self._waiting[: self._round])
         chosen = list(islice((index for index in chain.from_iterable(turns) if index is not None), self._round))
         self.followed |= {*chosen}
         self._round = min(2 * self._round, _MOST_AT_ONCE)
         return sorted(chosen)
 
-    def _unexplained(self, members: list[int]) -> list[int]:
+    def _still(self, members: list[int]) -> list[int]:
         return [index for index in members if not self._explained[index]]
+
+    def knows(self, index: int) -> bool:
+        """Tell whether somebody is known to hold one."""
+        return bool(self._explained[index])
+
+    def unexplained(self) -> list[int]:
+        """List those that nobody is known to hold."""
+        return [index for index, is_explained in enumerate(self._explained) if not is_explained]
 
     def explain(self, indexes: Iterable[int]) -> None:
         """Take note of what somebody is known to hold."""
@@ -50,10 +59,6 @@ class Representatives:
                 self._explained[index] = 1
                 self.explained_bytes += self._sizes[index]
                 self.left -= 1
-
-    def is_explained(self, index: int) -> bool:
-        """Tell whether somebody is known to hold it."""
-        return bool(self._explained[index])
 
     def size_bytes(self, indexes: Iterable[int]) -> int:
         """Sum the sizes of some."""

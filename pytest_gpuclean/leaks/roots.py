@@ -46,6 +46,26 @@ class Roots:
         """Tell whether a search has arrived."""
         return self._naming(candidate) is not None
 
+    def is_known(self, candidate: Any) -> bool:
+        """Tell whether the caller has words for an object."""
+        return id(candidate) in self._known
+
+    def may_be_root(self, kind: type) -> bool:
+        """Tell whether objects of a type can be a root, whatever else the caller knows."""
+        if kind is types.FunctionType or kind is functools._lru_cache_wrapper or raw.is_a(kind, type):
+            return True
+        is_thread = raw.is_named(kind, "threading", "Thread")
+        return is_thread or self._landmarks.may_name(kind) or self._stores.may_name(kind)
+
+    def preferred(self, roots: list[Any], value: object) -> list[Any]:
+        """Choose among roots that have an object: of several modules, the one that defines it.
+
+        Returns:
+            The root alone; nothing where there is none.
+        """
+        namespaces = [root for root in roots if self.is_namespace(root)]
+        return [self.modules.preferred(namespaces, value)] if namespaces else roots[:1]
+
     def is_namespace(self, candidate: Any) -> bool:
         """Tell whether an object is the namespace of a module."""
         return type(candidate) is dict and self.modules.is_namespace(candidate)

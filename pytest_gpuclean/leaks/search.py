@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_gpuclean.leaks.roots import Roots
@@ -20,34 +21,42 @@ _MOST_STEPS = 2000
 
 
 class Trail:
-    """What was found on the way back from a few objects, and how it hangs together."""
+    """What was found on the way back from a few targets, and how it hangs together.
 
-    def __init__(self, roots: Roots, untracked: Untracked, own: Collection[int], deadline: float) -> None:
+    The objects stand in one list, in the order of their distance: whatever else referred to them would be found too.
+    """
+
+    def __init__(self, roots: Roots, own: set[int], deadline: float, untracked: Untracked | None = None) -> None:
         """Set it up.
 
         Args:
             roots: where it ends.
-            untracked: the containers that the collector does not show.
-            own: identities of objects of the search and of its caller.
+            own: identities of objects of the search and of its caller; those of the trail are added.
             deadline: on the clock of this thread (`time.thread_time`).
+            untracked: the containers that the collector does not show, where these are looked at.
         """
         self._roots = roots
-        self._untracked = untracked
         self._own = own
         self._deadline = deadline
-        self.objects: list[Any] = []
-        """Everything that was found, in the order of the distance."""
+        self._untracked = untracked
+        self._objects: list[Any] = []
         self._below: list[list[int]] = []
-        """For each of them the places of those that it refers to; nothing for the leaked objects themselves."""
+        """For each of them the places of those that it refers to; nothing for what stands on the targets."""
+        self._above: list[list[int]] = []
+        """For each of them the places of those that refer to it, but for roots."""
+        self._starts: list[list[int]] = []
+        """For each target the places of what stands on it."""
+        self._target_of: dict[int, int] = {}
         self._place: dict[int, int] = {}
         self._hits: list[tuple[Any, int]] = []
         self._looked_at = 0
-        self._target_of: dict[int, int] = {}
         self._held: set[int] = set()
         self._in_itself: set[int] = set()
+        self._open: set[int] = set()
         self.levels = 0
-        self.is_cut = False
-        """Whether the search ended before everything was followed."""
+        self.has_untracked = False
+        """Whether something was met that a container may refer to which the collector does not show."""
+        own |= {id(self._objects), id(self._hits)}
 
     def climb(self, targets: Sequence[Sequence[Any]]) -> None:
         """Search back until nothing is left to follow, or the time is over.
@@ -55,24 +64,21 @@ class Trail:
         Args:
             targets: for each block of memory the objects that stand on it.
         """
-        level: list[int] = []
         for number, values in enumerate(targets):
-            for value in values:
-                if id(value) not in self._place:
-                    level.append(self._add(value, None))
-                    self._target_of[level[-1]] = number
-        self._hits += [(self.objects[index], index) for index in level if self._roots.is_root(self.objects[index])]
-        lasting = 0
-        while level:
-            if time.thread_time() > self._deadline or lasting > _LEVELS_MORE:
-                self.is_cut = True
-                return
-            if len(level) > _WIDEST:
-                self.is_cut = True
-                level = level[:_WIDEST]
-            level = self._level(level)
+            # One object may lead to several targets: a parameter, and its gradient.
+            places = [self._place[id(one)] if id(one) in self._place else self._add(one, []) for one in values]
+            self._starts.append(places)
+            for place in places:
+                self._target_of.setdefault(place, number)
+        level = list(range(len(self._objects)))
+        self._hits += [(self._objects[index], index) for index in level if self._roots.is_root(self._objects[index])]
+        levels_more = 0
+        while level and levels_more <= _LEVELS_MORE and time.thread_time() < self._deadline:
+            self._open.update(level[_WIDEST:])
+            level = self._level(level[:_WIDEST])
             self.levels += 1
-            lasting = lasting + 1 if self._count_held() == len(targets) else 0
+            levels_more = levels_more + 1 if self._count_held() == len(targets) else 0
+        self._open.update(level)
 
     def _count_held(self) -> int:
         """Count the targets to that a way from some root was found."""
@@ -84,53 +90,58 @@ class Trail:
     def _level(self, level: list[int]) -> list[int]:
         following: list[int] = []
         # A tuple: of a list the call would make one, which since 3.13 is among the referrers.
-        batch = tuple([self.objects[index] for index in level])
-        own = {id(batch), id(self.objects), id(self._hits), *self._untracked.own()}
-        ids = {id(self.objects[index]): index for index in level}
+        batch = tuple([self._objects[index] for index in level])
+        own = {id(batch), *self._own}
+        ids = {id(self._objects[index]): index for index in level}
         for index in level:
-            self._hits += [(place, index) for place in self._roots.running.places(self.objects[index])]
+            self._hits += [(place, index) for place in self._roots.running.places(self._objects[index])]
         for referrer in self._referrers(batch, ids):
-            if id(referrer) in own or id(referrer) in self._own or self._roots.is_passed_over(referrer):
+            if id(referrer) in own or self._roots.is_passed_over(referrer):
                 continue
             below = dict.fromkeys(ids[each] for each in map(id, gc.get_referents(referrer)) if each in ids)
             if self._roots.is_root(referrer):
                 self._hits += [(referrer, index) for index in below]
-                continue
-            following += self._book(referrer, below)
+            else:
+                following += self._take(referrer, list(below))
         return following
 
     def _referrers(self, batch: tuple[Any, ...], ids: Mapping[int, int]) -> list[Any]:
         found = gc.get_referrers(*batch)
         if not all(map(gc.is_tracked, batch)):
-            known = {id(found), *map(id, found)}
-            found += [container for container in self._untracked.referrers(ids) if id(container) not in known]
+            self.has_untracked = True
+            if self._untracked is not None:
+                known = set(map(id, found))
+                found += [container for container in self._untracked.referrers(ids) if id(container) not in known]
         return found
 
-    def _book(self, referrer: Any, below: Collection[int]) -> list[int]:
+    def _take(self, referrer: Any, below: list[int]) -> list[int]:
         known = self._place.get(id(referrer))
-        fresh: list[int] = []
+        if known is None:
+            return [self._add(referrer, below)] if below else []
         for index in below:
-            if known is None:
-                known = self._add(referrer, index)
-                fresh.append(known)
-            elif index == known:
+            if index == known:
                 self._in_itself.add(known)
             elif 0 < len(self._below[known]) < _MOST_BELOW and index not in self._below[known]:
                 self._below[known].append(index)
-        return fresh
+                self._above[index].append(known)
+        return []
 
-    def _add(self, value: Any, below: int | None) -> int:
-        self.objects.append(value)
-        self._below.append([] if below is None else [below])
-        self._place[id(value)] = len(self.objects) - 1
-        return len(self.objects) - 1
+    def _add(self, value: Any, below: list[int]) -> int:
+        index = len(self._objects)
+        self._objects.append(value)
+        self._below.append(below)
+        self._above.append([])
+        self._place[id(value)] = index
+        for each in below:
+            self._above[each].append(index)
+        return index
 
-    def paths(self) -> Iterator[list[Any]]:
-        """Give the ways from each root to a leaked object, the shortest ones first."""
+    def paths(self) -> Iterator[tuple[int, list[Any]]]:
+        """Give the ways from each root to a leaked object with the number of its target, the shortest ones first."""
         for root, first in sorted(self._distinct_hits(), key=lambda hit: hit[1]):
             for way in self._ways(first):
-                path = [self.objects[index] for index in way]
-                yield path if root is path[0] else [root, *path]
+                path = [self._objects[index] for index in way]
+                yield self._target_of[way[-1]], path if root is path[0] else [root, *path]
 
     def _distinct_hits(self) -> Iterator[tuple[Any, int]]:
         """Give each hit once; of several modules that know one object by a name, the one that defines it."""
@@ -141,31 +152,35 @@ class Trail:
             else:
                 yield root, first
         for first, found in namespaces.items():
-            yield self._roots.modules.preferred(found, self.objects[first]), first
+            yield self._roots.modules.preferred(found, self._objects[first]), first
 
-    def goals(self) -> dict[int, int]:
-        """Give where everything that was found stands, by its identity."""
-        return dict(self._place)
+    def ways_to(self, number: int) -> list[list[Any]]:
+        """Give the shortest way from each object that leads to a target, the nearest first."""
+        return [[self._objects[place] for place in way] for way in self._ways_up(number).values()]
 
-    def tops(self) -> list[int]:
-        """List what nothing refers to, farthest first."""
-        held = self._in_itself.union(*self._below, (first for _, first in self._hits))
-        return [index for index in reversed(range(len(self.objects))) if index not in held]
+    def farthest(self, number: int) -> tuple[list[Any], bool]:
+        """Give the way from the farthest object that leads to a target, and whether it was not followed farther."""
+        ways = self._ways_up(number)
+        left = [index for index in ways if index in self._open]
+        way = ways[left[-1] if left else list(ways)[-1]]
+        return [self._objects[place] for place in way], bool(left)
 
-    def farthest_above(self, values: Sequence[Any]) -> int:
-        """Return the farthest object that leads to one of some leaked ones."""
-        wanted = {id(value) for value in values}
-        for index in reversed(range(len(self.objects))):
-            if id(self.way_from(index)[-1]) in wanted:
-                return index
-        return 0
+    def top(self, number: int) -> list[Any] | None:
+        """Give the way from the farthest object that nothing refers to and that leads to a target."""
+        ways = self._ways_up(number)
+        tops = [index for index in ways if not self._above[index] and index not in self._in_itself]
+        return [self._objects[place] for place in ways[tops[-1]]] if tops else None
 
-    def way_from(self, index: int) -> list[Any]:
-        """Give the shortest way from an object to a leaked one."""
-        way = [index]
-        while self._below[way[-1]]:
-            way.append(self._below[way[-1]][0])
-        return [self.objects[place] for place in way]
+    def _ways_up(self, number: int) -> dict[int, list[int]]:
+        ways = {index: [index] for index in self._starts[number]}
+        pending = deque(ways)
+        while pending:
+            index = pending.popleft()
+            for above in self._above[index]:
+                if above not in ways:
+                    ways[above] = [above, *ways[index]]
+                    pending.append(above)
+        return ways
 
     def _ways(self, first: int) -> Iterator[list[int]]:
         given, steps = 0, 0

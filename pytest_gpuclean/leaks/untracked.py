@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import gc
 import time
+import types
 from collections.abc import Collection, Sequence
 from itertools import compress
 from typing import Any
 
+from pytest_gpuclean.leaks.frames import Running
+
 _KINDS = frozenset({id(dict), id(tuple)})
+_WITHOUT = frozenset(
+    id(kind)
+    for kind in (
+        types.FunctionType,
+        types.BuiltinFunctionType,
+        types.GetSetDescriptorType,
+        types.MemberDescriptorType,
+        types.WrapperDescriptorType,
+        types.MethodDescriptorType,
+        types.ClassMethodDescriptorType,
+        types.ModuleType,
+        type,
+        property,
+        staticmethod,
+        classmethod,
+    )
+)
+"""What refers to many untracked tuples and dicts, and to none with arrays: two thirds of the heap of torch."""
 _DEPTH = 6
 _AT_ONCE = 20_000
 _FEW = 256
@@ -17,7 +38,7 @@ _FEW = 256
 class Untracked:
     """The dicts and tuples that `gc.get_referrers` does not show; looked up once, when somebody asks."""
 
-    def __init__(self, running: Sequence[Any], deadline: float) -> None:
+    def __init__(self, running: Running, deadline: float) -> None:
         """Set it up.
 
         Args:
@@ -26,8 +47,8 @@ class Untracked:
         """
         self._running = running
         self._deadline = deadline
-        self.containers: list[Any] | None = None
-        self.is_cut = False
+        self._containers: list[Any] = []
+        self._is_done = False
 
     def referrers(self, wanted: Collection[int]) -> list[Any]:
         """List those that refer to one of some objects.
@@ -35,48 +56,45 @@ class Untracked:
         Args:
             wanted: the identities of the objects.
         """
-        if self.containers is None:
-            self.containers = self._all()
+        if not self._is_done:
+            self._find()
         found: list[Any] = []
-        for begin in range(0, len(self.containers), _FEW):
-            few = self.containers[begin : begin + _FEW]
+        for begin in range(0, len(self._containers), _FEW):
+            few = self._containers[begin : begin + _FEW]
             if _refer(few, wanted):
                 found += [container for container in few if _refer([container], wanted)]
         return found
 
-    def own(self) -> tuple[int, int]:
+    def own(self) -> tuple[int, ...]:
         """Give the identities of the lists that this is made of."""
-        return id(self.containers), id(self._running)
+        return (id(self._containers),)
 
-    def _all(self) -> list[Any]:
-        found: dict[int, Any] = {}
-        layer = gc.get_objects()
-        layer += self._running
-        for depth in range(_DEPTH):
-            fresh = [container for container in _held_untracked(layer) if id(container) not in found]
-            if depth == 0:
-                fresh += _untracked_among(self._running)
-            if not fresh:
-                break
-            found.update((id(container), container) for container in fresh)
-            layer = fresh
-            if time.thread_time() > self._deadline:
-                self.is_cut = True
-                break
-        return list(found.values())
-
-
-def _held_untracked(holders: list[Any]) -> list[Any]:
-    found: list[Any] = []
-    for begin in range(0, len(holders), _AT_ONCE):
-        found += _untracked_among(gc.get_referents(*holders[begin : begin + _AT_ONCE]))
-    return found
+    def _find(self) -> None:
+        self._is_done = True
+        seen: set[int] = set()
+        running = [value for _, value in self._running.variables()]
+        layer = _of_kinds(gc.get_objects(), _WITHOUT, wanted=False)
+        layer += running
+        fresh = _untracked_among(running)
+        for _ in range(_DEPTH):
+            for begin in range(0, len(layer), _AT_ONCE):
+                fresh += _untracked_among(gc.get_referents(*layer[begin : begin + _AT_ONCE]))
+                if time.thread_time() > self._deadline:
+                    return
+            layer = list({id(container): container for container in fresh if id(container) not in seen}.values())
+            seen.update(map(id, layer))
+            self._containers += layer
+            fresh = []
 
 
 def _untracked_among(objects: Sequence[Any]) -> list[Any]:
+    return [container for container in _of_kinds(objects, _KINDS, wanted=True) if not gc.is_tracked(container)]
+
+
+def _of_kinds(objects: Sequence[Any], kinds: Collection[int], *, wanted: bool) -> list[Any]:
     # By the identity of the type: a metaclass may compare or hash as it likes. Each step runs in C.
-    kinds = map(_KINDS.__contains__, map(id, map(type, objects)))
-    return [container for container in compress(objects, kinds) if not gc.is_tracked(container)]
+    are = map(kinds.__contains__, map(id, map(type, objects)))
+    return list(compress(objects, are if wanted else map(False.__eq__, are)))
 
 
 def _refer(containers: list[Any], wanted: Collection[int]) -> bool:

@@ -1,0 +1,150 @@
+"""How the time is spent: back from a few, forward for all, then back from more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from pytest_gpuclean.leaks import orphans
+from pytest_gpuclean.leaks.booking import Booking
+from pytest_gpuclean.leaks.forward import Forward
+from pytest_gpuclean.leaks.landmarks import Start
+from pytest_gpuclean.leaks.representatives import Representatives
+from pytest_gpuclean.leaks.roots import Roots
+from pytest_gpuclean.leaks.search import Trail
+from pytest_gpuclean.leaks.untracked import Untracked
+from pytest_gpuclean.model import Holder
+
+_ENOUGH = 0.95
+"""Of the bytes: who holds the rest is not looked for."""
+_SHARE_FORWARD_FIRST = 0.2
+_SHARE_BACK = 0.5
+_SHARE_FORWARD = 0.5
+_SHARE_UNTRACKED = 0.8
+"""Of the time that is left."""
+
+
+class Block(Protocol):
+    """A block of memory that leaked."""
+
+    @property
+    def values(self) -> tuple[Any, ...]: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def suffix(self) -> str: ...
+
+
+class Finder:
+    """One search for who holds some leaked blocks."""
+
+    def __init__(
+        self,
+        targets: Sequence[Block],
+        known: Mapping[int, str],
+        own: set[int],
+        reached_from: Callable[[Any], Collection[int]],
+        deadline: float,
+    ) -> None:
+        self._targets = targets
+        self._deadline = deadline
+        self._own = own
+        self._roots = Roots(known)
+        self._untracked = Untracked(self._roots.running, deadline)
+        self._forward = Forward(self._roots)
+        self._booking = Booking(reached_from)
+        self._choice = Representatives([(type(target.values[0]), target.size_bytes) for target in targets])
+
+    def find(self) -> None:
+        """Search until nearly all is explained or the time is over."""
+        while not self._choice.followed or self._choice.explained_bytes < _ENOUGH * self._choice.total_bytes:
+            chosen = self._choice.next()
+            if not chosen or self._is_late():
+                return
+            self._follow(chosen)
+
+    def holders(self) -> tuple[Holder, ...]:
+        """List who was found."""
+        return self._booking.holders(self._choice.size_bytes)
+
+    def cut(self) -> str:
+        """Say what was not followed."""
+        if self._choice.left and self._is_late():
+            return f"{len(self._choice.followed):,} of {len(self._targets):,} followed"
+        return ""
+
+    def _follow(self, chosen: list[int]) -> None:
+        self._look_forward(_SHARE_FORWARD_FIRST)
+        trail = self._climb(chosen, _SHARE_BACK, None)
+        lost = self._book_trail(trail, chosen)
+        if lost:
+            self._look_forward(_SHARE_FORWARD)
+            lost = [number for number in lost if not self._meet(trail, number, chosen[number])]
+        if lost and trail.has_untracked and not self._is_late():
+            chosen = [chosen[number] for number in lost]
+            trail = self._climb(chosen, _SHARE_UNTRACKED, self._untracked)
+            lost = self._book_trail(trail, chosen)
+        for number in lost:
+            path, start = orphans.describe(trail, number, self._roots)
+            self._book(path, start, [chosen[number]])
+
+    def _climb(self, chosen: list[int], share: float, untracked: Untracked | None) -> Trail:
+        starts = [self._targets[index].values for index in chosen]
+        for index in chosen:
+            self._own |= {id(self._targets[index]), id(self._targets[index].values)}
+        self._own |= {id(starts), *self._forward.own(), *self._untracked.own()}
+        trail = Trail(self._roots, self._own, self._until(share), untracked)
+        trail.climb(starts)
+        return trail
+
+    def _book_trail(self, trail: Trail, chosen: list[int]) -> list[int]:
+        """Book the ways that a search back has found, and list the numbers of those to that there is none."""
+        held: set[int] = set()
+        for number, path in trail.paths():
+            held.add(number)
+            self._book(path, self._roots.start(path), [chosen[number]])
+        return [number for number, index in enumerate(chosen) if number not in held and not self._choice.knows(index)]
+
+    def _look_forward(self, share: float) -> None:
+        """Walk on from what the user's modules hold, and book what of all targets is found there."""
+        if self._forward.is_done or not self._choice.left:
+            return
+        wanted: set[int] = set()
+        for index in self._choice.unexplained():
+            wanted.update(map(id, self._targets[index].values))
+        self._forward.run(wanted, self._own, self._until(share))
+        found: dict[int, tuple[int, list[int]]] = {}
+        for index in self._choice.unexplained():
+            at = self._forward.find(self._targets[index].values)
+            if at is not None:
+                found.setdefault(self._forward.top_of(at), (at, []))[1].append(index)
+        for at, indexes in sorted(found.values(), key=lambda each: -self._choice.size_bytes(each[1])):
+            if self._is_late():
+                return
+            path = self._forward.way_to(at)
+            self._book(path, self._roots.start(path), indexes)
+
+    def _meet(self, trail: Trail, number: int, index: int) -> bool:
+        """Book a way on which the search back from a target and the one forward meet; tell whether there is one."""
+        if self._choice.knows(index):
+            return True
+        for way in trail.ways_to(number):
+            at = self._forward.find(way[:1])
+            if at is not None:
+                path = [*self._forward.way_to(at), *way[1:]]
+                self._book(path, self._roots.start(path), [index])
+                return True
+        return False
+
+    def _book(self, path: Sequence[Any], start: Start, indexes: list[int]) -> None:
+        suffix = self._targets[indexes[0]].suffix
+        held = self._booking.book(path, start, suffix, indexes, may_count=not self._is_late())
+        self._choice.explain(held)
+
+    def _is_late(self) -> bool:
+        return time.thread_time() > self._deadline
+
+    def _until(self, share: float) -> float:
+        now = time.thread_time()
+        return now + share * (self._deadline - now)
