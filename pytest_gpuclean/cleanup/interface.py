@@ -42,6 +42,10 @@ class Skip:
     reason: str
 
 
+class RefusedError(Exception):
+    """A step that was asked for by name and cannot be done here. Its text is the reason, as it is told."""
+
+
 @runtime_checkable
 class Cleaner(Protocol):
     """Gives back what one framework or cache holds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
+from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, RefusedError, Skip
 from pytest_gpuclean.model import CleanupResult, StepResult
 
 InUse = dict[str, int]
@@ -60,6 +60,8 @@ def _run_step(cleaner: Cleaner, occasion: Occasion) -> tuple[str, str, str]:
         if occasion.lost and getattr(cleaner, "calls_driver", False):
             return name, "skipped", occasion.lost
         outcome = cleaner.clean(occasion)
+    except RefusedError as error:
+        return name, "failed", str(error)
     except (Exception, SystemExit) as error:
         return name, "failed", f"{type(error).__name__}: {error}"
     if isinstance(outcome, Skip):

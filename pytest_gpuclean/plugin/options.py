@@ -155,8 +155,9 @@ OPTIONS = (
         "NAMES",
         "processes.selectors.parse_selectors",
         "",
-        "what may be stopped although it is not the run's own, under --gpu-clean=comprehensive, at the start, the end "
-        "and after each module: tensorboard, ros2, port:N, script:NAME, with commas between (default: nothing)",
+        "what may be stopped or cleared although it is not the run's own, under --gpu-clean=comprehensive, at the "
+        "start, the end and after each module: tensorboard, ros2, port:N, script:NAME, drop-caches, gpu-reset, with "
+        "commas between (default: nothing)",
     ),
     Option(
         "--gpu-assign",

@@ -12,6 +12,7 @@ from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import LeftProcess, TestRecord
 from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.host_memory import HostMemory
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, is_controller, is_worker
 from pytest_gpuclean.processes.families.interface import Family
@@ -54,6 +55,7 @@ class Started:
         self._mode = mode
         self._families = families
         self._telling = telling
+        self.host_memory = HostMemory(telling.tell_line, telling.add_last)
         self._reaches_out = not is_worker(config)
         """Whether this process looks beyond the run: one alone does."""
         self.run, ledger = begin_run(subreaper=settings.is_subreaper)
@@ -156,6 +158,8 @@ class Started:
             families=self._families,
         )
         self._tell("--gpu-host-wide", left)
+        # Only now: what has just been stopped may have used a GPU.
+        self.host_memory.clean(self._settings.host_wide)
 
     def _tell(self, whose: str, left: Iterable[LeftProcess], problems: Iterable[str] = ()) -> None:
         left = tuple(left)

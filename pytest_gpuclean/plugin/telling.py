@@ -203,7 +203,7 @@ def _header_parts(settings: Settings) -> list[str]:
     if settings.host_wide:
         names = ", ".join(map(str, settings.host_wide))
         needs = "" if settings.level == "comprehensive" else " (not now: that takes --gpu-clean=comprehensive)"
-        parts.append(f"beyond the run's own: {names} stopped{needs}")
+        parts.append(f"beyond the run's own: {names}{needs}")
     if settings.oom_retry:
         times = "once more" if settings.oom_retry == 1 else f"up to {settings.oom_retry} times more"
         parts.append(f"tests that run out of memory run {times}")

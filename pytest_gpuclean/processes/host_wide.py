@@ -73,14 +73,14 @@ def plan(
     """Find what the user has named, and say what would be stopped. Nothing is.
 
     Args:
-        selectors: what is named.
+        selectors: what is named; what means no processes is passed over.
         own: of this process's own run, which looks after what is its own.
         procfs: where processes are read.
         folders: where the ledgers of other runs are; by default the user's own.
         families: families of others, asked before our own for what is left alone.
     """
     procfs = procfs or Procfs()
-    selectors = tuple(selectors)
+    selectors = tuple(selector for selector in selectors if selector.means_processes)
     if not procfs.shows(os.getpid()):
         return Plan(selectors=selectors, notes=(f"{procfs.root} does not show this process: nothing is stopped",))
     with other_ledgers(procfs, folders_of() if folders is None else folders, clear=False) as ledgers:

@@ -1,4 +1,4 @@
-"""What the user may name to reach beyond the run's own: `tensorboard,ros2,port:6006,script:bag_test.py`."""
+"""What the user may name to reach beyond the run's own: `tensorboard,ros2,port:6006,script:bag_test.py,drop-caches`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pytest_gpuclean.processes.families.robots import COMMAND, DAEMON, LAUNCH, N
 from pytest_gpuclean.processes.families.shapes import python_call
 from pytest_gpuclean.processes.families.tensorboard import TENSORBOARD
 
-Kind = Literal["tensorboard", "ros2", "port", "script"]
+Kind = Literal["tensorboard", "ros2", "port", "script", "drop-caches", "gpu-reset"]
 
-_PLAIN = ("tensorboard", "ros2")
-_RIGHT = "write tensorboard, ros2, port:N or script:NAME, with commas between"
+_SYSTEM = ("drop-caches", "gpu-reset")
+_PLAIN = ("tensorboard", "ros2", *_SYSTEM)
+_RIGHT = "write tensorboard, ros2, port:N, script:NAME, drop-caches or gpu-reset, with commas between"
 # Not Gazebo: it is used without ROS 2 as well. One that a launch has started goes with the launch.
 _ROS2 = (LAUNCH, NODE, DAEMON, COMMAND)
 
@@ -31,6 +32,11 @@ class Selector:
 
     def __str__(self) -> str:
         return f"port:{self.port}" if self.port else f"script:{self.script}" if self.script else self.kind
+
+    @property
+    def means_processes(self) -> bool:
+        """Whether it means processes; else memory of the whole machine."""
+        return self.kind not in _SYSTEM
 
     @property
     def takes_what_is_below(self) -> bool:

@@ -20,6 +20,12 @@ def test_what_is_named():
     assert parse(names) == names
     assert parse(["port:1,port:65535"]) == ["port:1", "port:65535"]
     assert parse_selectors("port: 6006", "x") == (Selector("port", port=6006),)
+    memory = parse_selectors("drop-caches,gpu-reset", "x")
+    assert [(str(each), each.means_processes, each.takes_what_is_below) for each in memory] == [
+        ("drop-caches", False, False),
+        ("gpu-reset", False, False),
+    ]
+    assert all(each.means_processes for each in parse_selectors(names, "x"))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,8 @@ def test_what_is_named():
         ("script:*.py", "is a pattern", "script:bag_test.py"),
         ("name:python", "'name:python' cannot be named", "script:NAME"),
         ("tensorboard:6006", "cannot be named", "port:N"),
+        ("drop_caches", "'drop_caches' cannot be named", "drop-caches or gpu-reset"),
+        ("gpu-reset:0", "'gpu-reset:0' cannot be named", "drop-caches or gpu-reset"),
     ],
 )
 def test_what_is_refused_names_the_value_its_source_and_what_would_be_right(value, wrong, right):
