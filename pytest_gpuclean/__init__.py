@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from pytest_gpuclean.model import Unavailable as Unavailable
     from pytest_gpuclean.processes.families.interface import Family as Family
     from pytest_gpuclean.processes.families.interface import Kind as Kind
+    from pytest_gpuclean.scripts.cleanups import cleanup_between_runs as cleanup_between_runs
+    from pytest_gpuclean.scripts.cleanups import cleanup_training_resources as cleanup_training_resources
+    from pytest_gpuclean.scripts.cleanups import comprehensive_cleanup as comprehensive_cleanup
+    from pytest_gpuclean.scripts.cleanups import quick_cleanup as quick_cleanup
+    from pytest_gpuclean.scripts.killing import force_kill_processes as force_kill_processes
+    from pytest_gpuclean.scripts.killing import kill_python_experiment_processes as kill_python_experiment_processes
+    from pytest_gpuclean.scripts.killing import kill_ros2_processes as kill_ros2_processes
+    from pytest_gpuclean.scripts.memory import clear_gpu as clear_gpu
+    from pytest_gpuclean.scripts.memory import clear_gpu_memory as clear_gpu_memory
+    from pytest_gpuclean.scripts.memory import clear_python_memory as clear_python_memory
+    from pytest_gpuclean.scripts.memory import clear_system_cache as clear_system_cache
+    from pytest_gpuclean.scripts.memory import get_memory_usage as get_memory_usage
+    from pytest_gpuclean.scripts.memory import on_cleanup as on_cleanup
+    from pytest_gpuclean.scripts.memory import snapshot as snapshot
+    from pytest_gpuclean.scripts.watching import watch as watch
 
 _HOMES = {
     "Cleaner": "cleanup.interface",
@@ -36,6 +51,21 @@ _HOMES = {
     "Snapshot": "model",
     "StepResult": "model",
     "Unavailable": "model",
+    "cleanup_between_runs": "scripts.cleanups",
+    "cleanup_training_resources": "scripts.cleanups",
+    "comprehensive_cleanup": "scripts.cleanups",
+    "quick_cleanup": "scripts.cleanups",
+    "force_kill_processes": "scripts.killing",
+    "kill_python_experiment_processes": "scripts.killing",
+    "kill_ros2_processes": "scripts.killing",
+    "clear_gpu": "scripts.memory",
+    "clear_gpu_memory": "scripts.memory",
+    "clear_python_memory": "scripts.memory",
+    "clear_system_cache": "scripts.memory",
+    "get_memory_usage": "scripts.memory",
+    "on_cleanup": "scripts.memory",
+    "snapshot": "scripts.memory",
+    "watch": "scripts.watching",
 }
 
 __all__ = [
@@ -53,6 +83,21 @@ __all__ = [
     "Snapshot",
     "StepResult",
     "Unavailable",
+    "cleanup_between_runs",
+    "cleanup_training_resources",
+    "clear_gpu",
+    "clear_gpu_memory",
+    "clear_python_memory",
+    "clear_system_cache",
+    "comprehensive_cleanup",
+    "force_kill_processes",
+    "get_memory_usage",
+    "kill_python_experiment_processes",
+    "kill_ros2_processes",
+    "on_cleanup",
+    "quick_cleanup",
+    "snapshot",
+    "watch",
 ]
 
 

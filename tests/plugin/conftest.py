@@ -14,7 +14,8 @@ import pytest_gpuclean
 
 # An inner run in this process imports what is not there yet, and leaves it behind: the next run would import it anew.
 for module in pkgutil.walk_packages(pytest_gpuclean.__path__, "pytest_gpuclean."):
-    if not module.name.endswith("__main__"):
+    # Some of the functions for scripts mark this process with their import: the first one stays out.
+    if not module.name.endswith("__main__") and ".scripts" not in module.name:
         importlib.import_module(module.name)
 importlib.import_module("psutil")
 with contextlib.suppress(ImportError):  # it refuses to be loaded twice

@@ -120,10 +120,23 @@ def test_importing_the_plugin_does_not_load_what_runs_per_test():
 
 
 def test_every_public_name_resolves():
-    assert pytest_gpuclean.__all__
-    for name in pytest_gpuclean.__all__:
-        assert getattr(pytest_gpuclean, name) is not None
-        assert name in dir(pytest_gpuclean)
+    code = """
+import pytest_gpuclean
+assert pytest_gpuclean.__all__
+for name in pytest_gpuclean.__all__:
+    assert getattr(pytest_gpuclean, name) is not None
+    assert name in dir(pytest_gpuclean)
+"""
+    # Apart: some of the functions for scripts mark the process that imports them.
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "watch" in pytest_gpuclean.__all__
+
+
+def test_the_functions_for_scripts_load_nothing_heavy():
+    loaded = loaded_by("from pytest_gpuclean import *")
+    assert f"{NAME}.scripts.steps" in loaded
+    heavy = {"psutil", "pynvml", "torch", "tensorflow", "jax", "numpy", "cupy", "keras", "pytest", "_pytest"}
+    assert {name for name in loaded if name.partition(".")[0] in heavy} == set()
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error():
