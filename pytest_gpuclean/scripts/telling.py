@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from pytest_gpuclean.model import CleanupResult, Snapshot, StepResult
-from pytest_gpuclean.units import format_seconds, format_size
+from pytest_gpuclean.units import KiB, format_seconds, format_size
+
+_LEAST_TOLD_BYTES = 64 * KiB
+"""Less than that is the heap's own coming and going."""
 
 
 class Teller:
@@ -56,13 +59,14 @@ def result_lines(title: str, result: CleanupResult, notes: Iterable[str] = ()) -
         yield f"  nothing to do: {', '.join(idle)}"
     for note in notes:
         yield f"  {note}"
-    given_back = f", {format_size(result.given_back_bytes)} given back" if result.given_back_bytes else ""
+    size = result.given_back_bytes
+    given_back = f", {format_size(size)} given back" if size >= _LEAST_TOLD_BYTES else ""
     yield f"  after: {in_use_text(result.after)}{given_back}, in {format_seconds(result.seconds)}"
 
 
 def step_line(step: StepResult) -> str:
     """Say what one step did: `garbage: ok: 12 objects collected, cuda:0 -4.0 MiB, 31 ms`."""
-    freed = [f"{device} {format_size(-size)}" for device, size in step.given_back.items()]
+    freed = [f"{device} {format_size(-size)}" for device, size in step.given_back.items() if size >= _LEAST_TOLD_BYTES]
     word = "failed" if step.status == "failed" else "ok"
     return f"{step.name}: {word}: {', '.join(filter(None, [step.detail, *freed, format_seconds(step.seconds)]))}"
 
