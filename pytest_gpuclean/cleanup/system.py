@@ -15,7 +15,7 @@ from pytest_gpuclean.units import format_seconds
 
 DROP_CACHES = "drop-caches"
 GPU_RESET = "gpu-reset"
-_CACHES_FILE = "/proc/sys/vm/drop_caches"
+CACHES_FILE = "/proc/sys/vm/drop_caches"
 _EVERYTHING = b"3\n"
 """Pages, and with them entries of folders and inodes."""
 _SYNC: Callable[[], object] = getattr(os, "sync", lambda: None)
@@ -42,7 +42,7 @@ class DropCachesCleaner:
 
     def __init__(
         self,
-        path: str = _CACHES_FILE,
+        path: str = CACHES_FILE,
         sync: Callable[[], object] = _SYNC,
         sync_seconds: float = _LONGEST_SYNC_SECONDS,
     ) -> None:

@@ -10,9 +10,8 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from pytest_gpuclean.errors import InputError
+from pytest_gpuclean.cli.reading import read_seconds
 from pytest_gpuclean.model import LeftProcess
-from pytest_gpuclean.units import parse_seconds
 
 _MOMENT_SECONDS = 0.2
 """What goes by itself within this is no leak."""
@@ -33,7 +32,7 @@ class RunCommand:
         parser.add_argument(
             "--settle",
             metavar="SECONDS",
-            type=_seconds,
+            type=read_seconds,
             default=10.0,
             help="the upper bound for stopping what CMD has left (default: 10)",
         )
@@ -49,13 +48,6 @@ class RunCommand:
             print(f"gpuclean run: {sys.platform} does not hand orphans to it: this needs Linux", file=sys.stderr)
             return _NOT_DONE
         return _run(cmd, settle_seconds=options.settle, as_json=options.json)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_seconds(text, "--settle")
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("--settle: ")) from None
 
 
 def _run(cmd: Sequence[str], *, settle_seconds: float, as_json: bool) -> int:
@@ -166,6 +158,7 @@ class _Supervised:
 
 
 def _report(cmd: Sequence[str], left: Iterable[LeftProcess], *, as_json: bool) -> None:
+    from pytest_gpuclean.processes.secrets import without_secrets
     from pytest_gpuclean.reports.processes import describe_left
     from pytest_gpuclean.units import shorten
 
@@ -175,7 +168,7 @@ def _report(cmd: Sequence[str], left: Iterable[LeftProcess], *, as_json: bool) -
     if as_json:
         print(json.dumps({"left": [process.to_wire() for process in told]}), file=sys.stderr)
         return
-    command = shorten(" ".join(cmd), 80)
+    command = shorten(" ".join(without_secrets(cmd)), 80)
     print(f"gpuclean: `{command}` left {len(told)} process{'es' * (len(told) != 1)}", file=sys.stderr)
     for process in told:
         print(f"  {describe_left(process)}\n    {process.command}", file=sys.stderr)

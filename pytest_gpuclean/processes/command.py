@@ -7,6 +7,7 @@ import os
 from pytest_gpuclean.processes.families.interface import ENVIRON_NAMES, Command, Family
 from pytest_gpuclean.processes.families.shapes import program, python_call
 from pytest_gpuclean.processes.procfs import Procfs, value_in
+from pytest_gpuclean.processes.secrets import without_secrets
 from pytest_gpuclean.units import shorten
 
 LONGEST_COMMAND = 120
@@ -61,5 +62,12 @@ def label(command: Command, family: Family | None = None) -> str:
 
 
 def command_line(command: Command) -> str:
-    """Write a command line in at most 120 characters; the kernel's name in brackets where it has none."""
-    return shorten(" ".join(command.argv), LONGEST_COMMAND) or shorten(f"[{command.name}]", LONGEST_COMMAND)
+    """Write a command line in at most 120 characters, without secrets; the kernel's name in brackets where it has none.
+
+    Args:
+        command: the process.
+    """
+    # A command line may be megabytes long. A word is cut behind what could be shown of it.
+    words = (word[: 2 * LONGEST_COMMAND] for word in command.argv[:LONGEST_COMMAND])
+    text = shorten(" ".join(without_secrets(words)), LONGEST_COMMAND)
+    return text or shorten(f"[{command.name}]", LONGEST_COMMAND)

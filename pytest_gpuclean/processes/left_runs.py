@@ -72,7 +72,7 @@ def sweep(
     with other_ledgers(procfs, folders_of() if folders is None else folders, clear=not report_only) as found:
         around = look_around(procfs, own, found.living) if found.dead else None
         for ledger in found.dead:
-            if around is None or _is_inside(ledger.record, around):
+            if around is None or is_inside(ledger.record, around):
                 continue  # that run is alive, and looks after it
             owner = DeadRun(ledger.record, around, procfs, families)
             if report_only or found.is_one_unknown:
@@ -86,7 +86,13 @@ def sweep(
         return Sweep(runs=tuple(runs), notes=tuple(found.notes))
 
 
-def _is_inside(record: RunRecord, around: Surroundings) -> bool:
+def is_inside(record: RunRecord, around: Surroundings) -> bool:
+    """Tell whether a dead run was inside of one that is alive, which looks after what it left.
+
+    Args:
+        record: the dead run.
+        around: knows those that are alive.
+    """
     return any(record.claim.cookie.startswith(living.claim.cookie + "/") for living in around.living)
 
 
@@ -122,13 +128,14 @@ def _doubted(owner: DeadRun) -> list[LeftProcess]:
 def _describe(owner: DeadRun, process: OwnedProcess, reason: str = "") -> LeftProcess:
     command = read_command(owner.procfs, process.pid, 0)
     family = recognize(owner.families, command)
-    reason = reason or (family.left_alone if family else "") or "it goes on: nothing is stopped this time"
+    reason = reason or (family.left_alone if family else "") or "nothing is stopped this time"
     return LeftProcess(
         pid=process.pid,
         name=label(command, family),
         command=command_line(command),
         started_by=owner.record.started_by(process.key),
         reason=reason,
+        is_spared=True,
     )
 
 
