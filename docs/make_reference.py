@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest_gpuclean
 from pytest_gpuclean.plugin import fixtures, hookspecs, markers
 from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.options import OPTIONS
@@ -65,12 +66,24 @@ def hooks_table() -> list[str]:
     return lines
 
 
+def scripts_table() -> list[str]:
+    """One row a function for scripts."""
+    lines = ["| function | meaning |", "| --- | --- |"]
+    for name in pytest_gpuclean.__all__:
+        if name.islower():
+            function = getattr(pytest_gpuclean, name)
+            meaning = (inspect.getdoc(function) or "").partition("\n\n")[0]
+            lines.append(f"| `{name}{_parameters(function)}` | {_cell(meaning)} |")
+    return lines
+
+
 TABLES = {
     "options": options_table,
     "markers": markers_table,
     "fixtures": fixtures_table,
     "handle": handle_table,
     "hooks": hooks_table,
+    "scripts": scripts_table,
 }
 
 

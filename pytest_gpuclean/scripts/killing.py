@@ -62,9 +62,9 @@ def kill_python_experiment_processes(*scripts: str, verbose: bool = True, host_w
 
 
 def force_kill_processes(*scripts: str, verbose: bool = True, host_wide: HostWide = None) -> CleanupResult:
-    """Kill what the two functions above stop, without asking it to end first.
+    """Kill the script's ROS 2 processes and Python scripts without asking them to end first.
 
-    There is hardly any need: each of them kills, within 10 s, what does not end when it is asked to.
+    There is hardly any need: the two functions that ask kill, within 10 s, what does not end by it.
 
     Args:
         *scripts: the file names of the Python scripts that are meant; any by default.

@@ -1,7 +1,6 @@
 """Scripts that start processes and clean up: their own are stopped, and nobody else's is touched."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -395,20 +394,45 @@ def test_a_launch_and_scripts_of_the_script_are_stopped_and_everything_else_goes
     end(stranger)
 
 
+POOL = """
+import multiprocessing, os, signal
+signal.alarm(100)
+from pytest_gpuclean import comprehensive_cleanup, force_kill_processes, kill_python_experiment_processes, quick_cleanup
+
+def pid(_):
+    return os.getpid()
+
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    before = {process.pid for process in pool._pool}
+    for clean in (quick_cleanup, comprehensive_cleanup, kill_python_experiment_processes, force_kill_processes):
+        clean(verbose=False)
+    force_kill_processes("experiment.py", verbose=False)
+    assert set(pool.map(pid, range(8))) <= before
+    assert {process.pid for process in pool._pool} == before
+print("done")
+"""
+
+
 @alone
 def test_a_pool_of_the_script_works_on():
-    from pytest_gpuclean import comprehensive_cleanup, force_kill_processes, quick_cleanup
-
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        before = pool.map(_pid, range(8))
-        for clean in (quick_cleanup, comprehensive_cleanup, force_kill_processes):
-            clean(verbose=False)
-        assert set(pool.map(_pid, range(8))) <= set(before) | {process.pid for process in pool._pool}
-        assert all(is_alive(pid) for pid in set(before))
+    Path("experiment.py").write_text(POOL)  # its workers have the command line of a script, too
+    done = subprocess.run([sys.executable, "experiment.py"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-def _pid(_):
-    return os.getpid()
+@alone
+def test_a_neighbour_in_the_same_session_is_not_taken_for_its_next_link():
+    from pytest_gpuclean import kill_python_experiment_processes
+
+    for name in ("first.py", "second.py"):
+        Path(name).write_text(WAITS)
+    code = f"{sys.executable} first.py & echo $!; {sys.executable} second.py & echo $!; wait"
+    shell = subprocess.Popen(["sh", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    lines = [shell.stdout.readline() for _ in range(4)]
+    assert lines.count("ready\n") == 2
+    first, second = (int(line) for line in lines if line != "ready\n")
+    kill_python_experiment_processes("first.py", verbose=False)
+    assert [is_alive(pid) for pid in (shell.pid, first, second)] == [True, False, True]
 
 
 @alone
