@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from processes.alone import alone
+from processes.alone import alone, skip
 from processes.starting import (
     STANDINS,
     end,
@@ -591,3 +591,51 @@ def test_the_figures_and_a_closed_stdout():
     assert "objects collected" in steps(clear_python_memory())["garbage"].detail
     assert clear_gpu().failed == ()
     sys.stdout = sys.__stdout__
+
+
+ON_A_DEVICE = """
+import threading, time
+import torch
+import simgpu
+reason = simgpu.unavailable_reason()
+if reason:
+    raise SystemExit(f"skip: {reason}")
+simgpu.load()
+from pytest_gpuclean import cleanup_between_runs, quick_cleanup
+
+def take(device, size):
+    return torch.ones(size * 2**20, dtype=torch.uint8, device=f"simgpu:{device}")
+
+def hold():
+    held = take(0, 64)
+    has_begun.set()
+    time.sleep(0.3)
+
+model = take(0, 16)
+quick_cleanup(verbose=False)
+has_begun = threading.Event()
+threading.Thread(target=hold).start()
+has_begun.wait()
+cycle = [take(1, 32)]
+cycle.append(cycle)
+del cycle
+begin = time.monotonic()
+result = cleanup_between_runs(0, 100)
+assert time.monotonic() - begin < 5, "never the whole bound"
+MiB = 2**20
+assert result.before["simgpu:0"] == 80 * MiB and result.before["simgpu:1"] == 32 * MiB, result.before
+assert (result.after["simgpu:0"], result.after["simgpu:1"]) == (16 * MiB, 0), result.after
+wait = next(step for step in result.steps if step.name == "wait")
+assert wait.detail == "the memory is back", wait
+print("done")
+"""
+
+
+@alone
+def test_device_memory_is_given_back_between_runs_and_a_late_thread_is_waited_for():
+    done = subprocess.run([sys.executable, "-c", ON_A_DEVICE], capture_output=True, text=True, timeout=90)
+    if "No module named 'torch'" in done.stderr or done.stderr.startswith("skip: "):
+        skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("done\n")
+    assert "simgpu:1 -32.0 MiB" in done.stdout

@@ -137,8 +137,8 @@ def test_where_the_memory_is_back_nothing_waits(session, gpu):
 class Worker:
     """A thread of the run that holds memory until it is told to end."""
 
-    def __init__(self, gpu, *, gives_back=True):
-        self.may_end, self.gives_back = threading.Event(), gives_back
+    def __init__(self, gpu):
+        self.may_end = threading.Event()
         self.thread = threading.Thread(target=self.work, args=(gpu,), name="loader")
         self.thread.start()
 
