@@ -24,9 +24,11 @@ from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held
 from pytest_gpuclean.memory.interface import first_line
+from pytest_gpuclean.memory.peaks import Peaks
 from pytest_gpuclean.model import HEAP, CleanupResult, Holdings, Leak, Level, Snapshot, TestRecord
 from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import (
+    Course,
     Ending,
     Terms,
     Window,
@@ -64,6 +66,7 @@ class Engine:
         processes: ProcessWatch | None = None,
         explainer: Explainer | None = None,
         cards: CardWatch | None = None,
+        keeps_course: bool = False,
     ) -> None:
         """Set the engine up.
 
@@ -78,8 +81,13 @@ class Engine:
             processes: looks after the processes that tests start; None where nobody does.
             explainer: says who holds what leaked; None where nobody asks.
             cards: looks at the GPU memory of those that were left; None where nobody does.
+            keeps_course: whether to keep, of the window that was closed last, what was in use from begin to end.
         """
         self.gauge = gauge
+        self.peaks = Peaks(gauge)
+        self.course: Course | None = None
+        """Of the window that was closed last, where courses are kept."""
+        self._keeps_course = keeps_course
         self.processes = processes
         self.cards = cards
         self._explainer = explainer
@@ -111,27 +119,28 @@ class Engine:
         begin = time.perf_counter()
         window, self._resting = self._resting, None
         threads = self._threads.known()
-        if window is None or window.module != module or terms.peak_limit_bytes is not None:
-            snapshot = self._first_reading(module, terms)
+        if window is None or window.module != module:
+            snapshot = self._first_reading(module)
             window = Window(
                 test=test, module=module, terms=terms, let_go=let_go, begin=snapshot, latest=snapshot, threads=threads
             )
         else:
             self.ledger.open(module)
             window.renew(test, terms, let_go, threads)
+        if self._keeps_course or terms.peak_limit_bytes is not None:
+            window.peak, window.begin = self.peaks.begin(window.begin, partial(self._read, edge=False))
+            window.first = window.begin
         self._judge.begin_window(heap_of(window.begin), terms.threshold_bytes)
         if self.processes is not None:
             self.processes.open(test)
         self._window = window
         window.seconds = time.perf_counter() - begin
 
-    def _first_reading(self, module: str, terms: Terms) -> Snapshot:
+    def _first_reading(self, module: str) -> Snapshot:
         starts_module = module not in self.ledger.modules
         self.ledger.heap_by_module = self.gauge.host_is_slow
         if self.ledger.heap_by_module:
             self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 5 ms: judged by module")
-        if terms.peak_limit_bytes is not None:
-            self.gauge.reset_peaks()
         snapshot = self._read(edge=starts_module)
         levels = {**held(snapshot), **self._judge.first_census()}
         if not self.ledger.modules and self._explainer is not None and any(a != HEAP and levels[a] for a in levels):
@@ -219,6 +228,7 @@ class Engine:
         if has_acted or not self._may_rest(window, snapshot, exactly=level == "comprehensive"):
             return None
         self._latest = None
+        self._end_course(window, snapshot)
         if snapshot is not window.begin:
             self.ledger.drift_all(held(snapshot))
         self._rest(window, snapshot)
@@ -244,6 +254,7 @@ class Engine:
         self.ledger.book(held(snapshot))
         self.ledger.end_releases()
         window.leaks += peaks_over(snapshot, window)
+        self._end_course(window, snapshot)
         if window.waits:
             self._finish_test(window)
         self._let_go(window)
@@ -258,6 +269,8 @@ class Engine:
             window.leaks += map(self._explained, leaks_of_ends(self._judge, window, ending))
         end = self._read(edge=edge) if window.has_acted else window.latest
         window.given_back_bytes += given_back(snapshot, end)
+        if self.course is not None:
+            self.course = self.course._replace(end=end)
         record = self._put_away(window, begin)
         if not record.leaks and self._may_rest(window, end):
             self._rest(window, end)
@@ -277,6 +290,12 @@ class Engine:
             and window.terms.peak_limit_bytes is None
             and self.gauge.host_is_slow == self.ledger.heap_by_module
         )
+
+    def _end_course(self, window: Window, snapshot: Snapshot) -> None:
+        self.course = None
+        if window.peak is not None and window.first is not None:
+            self.course = Course(window.first, snapshot, window.peak.highest(snapshot))
+            self.peaks.end(window.peak)
 
     def _rest(self, window: Window, end: Snapshot) -> None:
         window.begin = end
@@ -306,7 +325,9 @@ class Engine:
     def abandon(self) -> None:
         """Forget the window that is open, after trouble of our own."""
         self.ledger.close()
-        self._window = self._resting = self._latest = None
+        if self._window is not None and self._window.peak is not None:
+            self.peaks.end(self._window.peak)
+        self._window = self._resting = self._latest = self.course = None
 
     # -- when a device fails ------------------------------------------------------------------------------------
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pytest_gpuclean.cleanup.settle import KnownThreads
 from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import ever_allocated
+from pytest_gpuclean.memory.peaks import Peak
 from pytest_gpuclean.model import (
     ARRAYS,
     HEAP,
     Account,
+    Bytes,
     CleanupResult,
     FixtureHolding,
     Holdings,
@@ -48,6 +50,15 @@ class Ending:
     session: bool = False
 
 
+class Course(NamedTuple):
+    """What was in use over a window."""
+
+    begin: Snapshot
+    end: Snapshot
+    peaks: Bytes
+    """The most that was in use in between; an account that is missing was not measured."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Window:
     """The window that is open now."""
@@ -70,10 +81,15 @@ class Window:
     given_back_bytes: int = 0
     cleanups: list[CleanupResult] = field(default_factory=list)
     seconds: float = 0.0
+    first: Snapshot | None = None
+    """What it began with, where its peak is looked at."""
+    peak: Peak | None = None
+    """None where nobody asks for it."""
 
     def renew(self, test: str, terms: Terms, let_go: LetGo, threads: KnownThreads) -> None:
         """Make it the window of the next test, which begins where this one ended."""
         self.test, self.terms, self.let_go, self.threads = test, terms, let_go, threads
+        self.peak = self.first = None
         if self.is_judged:
             self.is_judged = self.waits = self.has_acted = False
             self.leaks, self.left, self.cleanups, self.given_back_bytes = [], [], [], 0
@@ -95,9 +111,11 @@ def leak(kind: LeakKind, name: str, account: Account, size: int, threshold: int,
 def peaks_over(snapshot: Snapshot, window: Window) -> Iterator[Leak]:
     """Give each device whose peak is above the limit of the window."""
     limit = window.terms.peak_limit_bytes
-    for reading in snapshot.readings if limit is not None else ():
-        if reading.peak_bytes is not None and limit is not None and reading.peak_bytes > limit:
-            yield leak("peak", window.test, reading.account, reading.peak_bytes, limit)
+    if limit is None or window.peak is None:
+        return
+    for account, peak in window.peak.highest(snapshot).items():
+        if peak > limit:
+            yield leak("peak", window.test, account, peak, limit)
 
 
 def given_back(before: Snapshot, after: Snapshot) -> int:

@@ -22,7 +22,7 @@ def _handle(request: pytest.FixtureRequest) -> Generator[Handle, Any, None]:
         return
     hooks = activate(request.config)
     handle = Handle(hooks, name)
-    hooks.begin_handle()
+    handle.since = hooks.begin_handle()
     yield handle
     hooks.end_handle(handle)
 

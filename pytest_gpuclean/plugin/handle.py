@@ -11,6 +11,7 @@ from pytest_gpuclean.plugin.options import LEVELS
 from pytest_gpuclean.units import parse_choice
 
 if TYPE_CHECKING:
+    from pytest_gpuclean.memory.peaks import Peak
     from pytest_gpuclean.plugin.hooks import RunHooks
 
 
@@ -21,6 +22,8 @@ class Handle:
         """Set the handle up; one without hooks is inert (`--gpu-clean=off`)."""
         self._hooks = hooks
         self._name = name
+        self.since: Peak | None = None
+        """Sees the most that is in use from the fixture's setup on."""
         self._callables: list[Callable[[], object]] = []
 
     def snapshot(self) -> Snapshot:
@@ -47,8 +50,12 @@ class Handle:
         """
         if self._hooks is None:
             return Unavailable("peak", "--gpu-clean=off")
-        peaks = [r.peak_bytes for r in self.snapshot().readings if r.peak_bytes is not None]
-        return max(peaks) if peaks else Unavailable("peak", "no device in use keeps a peak")
+        peaks = self.since.highest(self.snapshot()) if self.since is not None else {}
+        if peaks:
+            return max(peaks.values())
+        if any(reading.peak_bytes is not None for reading in self.snapshot().readings):
+            return Unavailable("peak", "the one peak that the framework keeps for the whole run was not exceeded")
+        return Unavailable("peak", "no device in use keeps a peak")
 
     def on_cleanup(self, function: Callable[[], object]) -> Callable[[], object]:
         """Call a function at the cleanup that ends this fixture's scope, the last one given first.

@@ -17,6 +17,7 @@ from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
+from pytest_gpuclean.memory.peaks import Peak
 from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
@@ -266,13 +267,17 @@ class RunHooks:
 
     # -- for the fixtures ---------------------------------------------------------------------------------------
 
-    def begin_handle(self) -> None:
+    def begin_handle(self) -> Peak | None:
         """A handle comes up: its peak begins now."""
+        peak = None
         with self._guard:
-            self.engine.gauge.reset_peaks()
+            peak, _ = self.engine.peaks.begin(self.engine.snapshot(), self.engine.snapshot)
+        return peak
 
     def end_handle(self, handle: Handle) -> None:
         """A handle's scope ends: clean when the test's window closes."""
+        if handle.since is not None:
+            self.engine.peaks.end(handle.since)
         self._due += [CallableCleaner(function) for function in handle.take_callables()]
         self._handle_ended = True
         if self.engine.window is None:  # asked for in the middle of a test that nothing else concerned

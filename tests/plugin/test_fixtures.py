@@ -273,3 +273,30 @@ def test_the_peak_of_a_real_allocator(suite, simgpu):
             assert gpu_clean.peak >= 8 * MiB
     """)
     suite.run().assert_outcomes(passed=1)
+
+
+def test_the_peak_of_a_wider_handle_outlives_that_of_a_tests_own(suite):
+    suite.write("""
+        def test_first(gpu_clean_module):
+            allocate(64 * MiB)
+
+        def test_second(gpu_clean_module, gpu_clean):
+            allocate(8 * MiB)
+            assert gpu_clean.peak == 8 * MiB
+            assert gpu_clean_module.peak == 64 * MiB
+    """)
+    suite.run("--gpu-clean=quick").assert_outcomes(passed=2)
+
+
+def test_a_handle_takes_nothing_from_the_limit_of_its_test(suite):
+    suite.write("""
+        @pytest.fixture
+        def before():
+            allocate(64 * MiB)
+
+        def test_it(before, gpu_clean):
+            assert gpu_clean.peak == 0
+    """)
+    result = suite.run("--gpu-peak-limit=32MiB")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["gpuclean: peak 64.0 MiB on fake:0 (limit 32.0 MiB)"])

@@ -699,6 +699,38 @@ def test_a_peak_of_an_earlier_test_does_not_count(world):
     assert world.close().leaks == ()
 
 
+@pytest.mark.parametrize("short", [False, True], ids=["closed in full", "closed unchanged"])
+def test_the_course_of_a_window_is_kept_where_it_is_asked_for(short):
+    world = World(keeps_course=True)
+    world.gpu.in_use = world.gpu.peak = 4 * MiB
+    for peak in (64 * MiB, 16 * MiB):
+        world.open()
+        world.gpu.peak = peak
+        if short:
+            assert world.engine.close_unchanged(None) is not None
+        else:
+            world.close()
+        course = world.engine.course
+        assert [snapshot.readings[0].allocated_bytes for snapshot in course[:2]] == [4 * MiB, 4 * MiB]
+        assert course.peaks == {("fake:0", "fake"): peak}
+
+
+def test_the_course_of_a_window_ends_with_what_is_in_use_after_its_cleanup():
+    world = World(keeps_course=True)
+    world.open()
+    cycle = [Holding(world.gpu)]
+    cycle.append(cycle)
+    del cycle
+    world.close()
+    assert world.engine.course.end.readings[0].allocated_bytes == 0
+
+
+def test_no_course_is_kept_where_nobody_asks(world):
+    world.open()
+    world.close()
+    assert world.engine.course is None
+
+
 def test_closing_without_a_window_is_refused(world):
     with pytest.raises(RuntimeError, match="no window is open"):
         world.close()
