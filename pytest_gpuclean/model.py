@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -426,6 +426,8 @@ class RunReport:
     seconds: float = 0.0
     given_back_bytes: int = 0
     cleanups: int = 0
+    steps: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    """What each step of cleaning came to: how often it did something, how often it failed, seconds, bytes."""
     records: list[TestRecord] = dataclasses.field(default_factory=list)
     """Of the tests with something to tell: a leak, a process that was left, or a problem."""
     failures: list[DeviceFailure] = dataclasses.field(default_factory=list)
@@ -445,5 +447,15 @@ class RunReport:
         self.count(record.seconds)
         self.given_back_bytes += record.given_back_bytes
         self.cleanups += len(record.cleanups)
+        for cleanup in record.cleanups:
+            for step in cleanup.steps:
+                if step.status != "skipped":
+                    failed = step.status == "failed"
+                    self.add_steps({step.name: [not failed, failed, step.seconds, sum(step.given_back.values())]})
         if record.is_told:
             self.records.append(record)
+
+    def add_steps(self, steps: Mapping[str, Iterable[float]]) -> None:
+        """Add what the steps of one cleanup, or of another process, came to."""
+        for name, figures in steps.items():
+            self.steps[name] = [a + b for a, b in zip(self.steps.get(name, (0, 0, 0.0, 0)), figures, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from pytest_gpuclean.memory.gauge import Gauge
@@ -39,6 +40,8 @@ class Peaks:
         self._open: list[Peak] = []
         self._stuck: dict[Account, int] = {}
         """Peaks that no reset brings down: another reset is worth its while once they have risen."""
+        self._resets: set[Account] = set()
+        """Those that a reset was seen to bring down to what is in use: that need not be read again."""
 
     def begin(self, now: Snapshot, read: Callable[[], Snapshot]) -> tuple[Peak, Snapshot]:
         """Begin one.
@@ -50,12 +53,12 @@ class Peaks:
         Returns:
             The peak, and the reading that it begins with.
         """
-        if any(self._is_used(reading) for reading in now.readings):
+        used = [reading.account for reading in now.readings if self._is_used(reading)]
+        if used:
             for peak in self._open:
                 peak.add(now)
             self._gauge.reset_peaks()
-            now = read()
-            self._stuck = {r.account: r.peak_bytes for r in now.readings if r.peak_bytes and _stale_bytes(r) >= 0}
+            now = self._after_reset(now) if self._resets.issuperset(used) else self._learn(read())
         peak = Peak(now)
         self._open.append(peak)
         return peak, now
@@ -63,6 +66,24 @@ class Peaks:
     def end(self, peak: Peak) -> None:
         """Look at one no more."""
         self._open = [other for other in self._open if other is not peak]
+
+    def _learn(self, now: Snapshot) -> Snapshot:
+        """See which peaks the reset has brought down."""
+        for reading in now.readings:
+            if reading.peak_bytes is not None and _stale_bytes(reading) < 0:
+                self._resets.add(reading.account)
+            elif reading.peak_bytes is not None:
+                self._stuck[reading.account] = reading.peak_bytes
+        return now
+
+    def _after_reset(self, before: Snapshot) -> Snapshot:
+        readings = [
+            dataclasses.replace(reading, peak_bytes=reading.allocated_bytes)
+            if reading.account in self._resets and _stale_bytes(reading) >= 0
+            else reading
+            for reading in before.readings
+        ]
+        return Snapshot(tuple(readings), before.unavailable)
 
     def _is_used(self, reading: Reading) -> bool:
         return _stale_bytes(reading) >= 0 and self._stuck.get(reading.account) != reading.peak_bytes

@@ -144,10 +144,18 @@ def tell(config: pytest.Config) -> Telling:
     telling: Telling | None = config.pluginmanager.get_plugin(_TELLING_NAME)
     if telling is None:
         from pytest_gpuclean.plugin.settings import settings_of
-        from pytest_gpuclean.plugin.telling import Telling
+        from pytest_gpuclean.plugin.telling import Telling, is_worker
 
-        telling = Telling(config, settings_of(config))
+        settings = settings_of(config)
+        telling = Telling(config, settings)
         config.pluginmanager.register(telling, _TELLING_NAME)
+        if settings.reports and not is_worker(config):
+            from pytest_gpuclean.plugin.extent import Extent
+            from pytest_gpuclean.plugin.reporting import Reporting
+
+            extent = Extent(config)
+            config.pluginmanager.register(extent, "gpuclean-extent")
+            config.pluginmanager.register(Reporting(config, settings, telling, extent), "gpuclean-reporting")
     return telling
 
 

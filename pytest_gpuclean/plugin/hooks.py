@@ -30,13 +30,14 @@ from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
+from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.started import look_after_processes
 from pytest_gpuclean.plugin.telling import Telling
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
-from pytest_gpuclean.window import Ending, Terms
+from pytest_gpuclean.window import Course, Ending, Terms
 
 PLAN = pytest.StashKey[Plan]()
 _RUNNER_PACKAGES = (
@@ -85,6 +86,7 @@ class RunHooks:
         telling.watch(gauge, self.nvml)
         families = tuple(self._gather("pytest_gpuclean_process_families", Family))
         self._started = look_after_processes(config, settings, families, telling, self.nvml)
+        self._recorder = recorder_for(config, settings)
         self.engine = Engine(
             gauge,
             settle_seconds=settings.settle_seconds,
@@ -95,6 +97,7 @@ class RunHooks:
             processes=self._started.watch if self._started else None,
             explainer=Explainer(settings.explain, self._roots.all_values, self._roots.words, _RUNNER_PACKAGES),
             cards=self._started.cards if self._started else None,
+            keeps_course=self._recorder.notes_all,
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
         self._failing = look_into_failures(config, settings, self.engine, telling, self._roots.error_frames)
@@ -148,7 +151,7 @@ class RunHooks:
                 report = self._failing.look(item, call, report, is_concerned=self._is_concerned(item))
         self._has_failed |= call.excinfo is not None
         if call.when == "teardown" and self.engine.window is not None:
-            told = self._close(item, call.excinfo.value if call.excinfo else None)
+            told = self._close(item, report, call.excinfo.value if call.excinfo else None)
             if told is not None:
                 tell_on(report, item, told)
                 with self._guard:
@@ -165,7 +168,11 @@ class RunHooks:
         if item.parent is not self._module_of:  # of a whole module, asked once
             self._module_of, self._module = item.parent, module_of(item)
         terms = self._default_terms if plan is None else _terms(plan, self._scope_plan(item))
+        if self._settings.only_observes and self._started is not None:
+            self._started.begin_test(is_marked=plan is not None or asks_for_fixture(item))
         self.engine.open(item.nodeid, self._module, terms, partial(self._let_go, item))
+        if self._recorder.notes_all:
+            self._recorder.begin(item)
 
     def _scope_plan(self, item: pytest.Item) -> Plan:
         module = item.getparent(pytest.Module)
@@ -176,6 +183,8 @@ class RunHooks:
         with self._guard:
             before = self._roots.begin(fixturedef, request)
             self.engine.begin_setup(id(fixturedef), fixturedef.argname, fixturedef.scope)
+            if self._recorder.for_report:
+                self._recorder.begin_fixture(id(fixturedef), fixturedef.argname, fixturedef.scope, fixturedef.baseid)
         return before
 
     def _end_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, before: list[Any]) -> None:
@@ -199,33 +208,53 @@ class RunHooks:
         with self._guard:
             self.engine.fixture_release(key, in_teardown=self._in_teardown)
             self._roots.forget(key)
+            if self._recorder.for_report:
+                self._recorder.end_fixture(key)
 
-    def _close(self, item: pytest.Item, error: BaseException | None) -> Told | None:
+    def _close(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> Told | None:
         told = None
         with self._guard:
-            if self._closed_unchanged(item):
+            seconds = self._closed_unchanged(item)
+            if seconds is not None:
+                self._record(item, report, seconds)
                 return None
             self._error, self._is_reported = error, True
             record = self._closed_record(item)
+            course = self.engine.course  # to confirm a leak, the test may run again
             self._telling.report.add(record)
             stages = record.cleanups if item.config.option.verbose > 0 else ()
             if record.is_told or stages or ATTEMPTS in item.stash:
                 told = self._told(item, record)
+            told_record = told.records[-1] if told is not None else record
+            self._record(item, report, record.seconds, told_record, course)
         self._error, self._is_reported = None, False
         return told
 
-    def _closed_unchanged(self, item: pytest.Item) -> bool:
+    def _record(
+        self,
+        item: pytest.Item,
+        report: pytest.TestReport,
+        seconds: float,
+        record: TestRecord | None = None,
+        course: Course | None = None,
+    ) -> None:
+        """Note what a test used, where somebody is going to read it."""
+        if self._recorder.notes_all or record is not None:
+            given_back_bytes = record.given_back_bytes if record is not None else 0
+            figures = self._recorder.end(course or self.engine.course, seconds, given_back_bytes)
+            self._recorder.attach(item, report, figures, record)
+
+    def _closed_unchanged(self, item: pytest.Item) -> float | None:
         """Close the window the short way, where the test has passed and nothing but the test ends with it."""
         nextitem = self._nextitem
         ends_more = nextitem is None or nextitem.parent is not item.parent
         has_news = self._has_failed or self._handle_ended or self._due or self._problems
         if ends_more or has_news or ATTEMPTS in item.stash:
-            return False
+            return None
         seconds = self.engine.close_unchanged(item.stash.get(PLAN, self._default_plan).level)
-        if seconds is None:
-            return False
-        self._telling.report.count(seconds)
-        return True
+        if seconds is not None:
+            self._telling.report.count(seconds)
+        return seconds
 
     def _closed_record(self, item: pytest.Item) -> TestRecord:
         plan = item.stash.get(PLAN, self._default_plan)
@@ -251,12 +280,16 @@ class RunHooks:
 
     def _told(self, item: pytest.Item, record: TestRecord) -> Told:
         record = self._verdicts.excuse(item, record)
-        if self._settings.confirm and self._error is None and any(map(self._is_unconfirmed, record.leaks)):
+        if (
+            self._settings.confirm
+            and self._error is None
+            and any(self._is_unconfirmed(item, leak) for leak in record.leaks)
+        ):
             record = confirm(record, self._settings.confirm, partial(self._run_again, item))
         return self._verdicts.tell(item, record)
 
-    def _is_unconfirmed(self, leak: Leak) -> bool:
-        return leak.kind == "test" and self._verdicts.fails(leak)
+    def _is_unconfirmed(self, item: pytest.Item, leak: Leak) -> bool:
+        return leak.kind == "test" and self._verdicts.fails(item, leak)
 
     def _run_again(self, item: pytest.Item) -> TestRecord | None:
         nextitem = self._nextitem

@@ -30,15 +30,23 @@ class Option:
         default: as one would write it; the empty text where there is none.
         meaning: what it does, for the help.
         choices: what it may be; empty where its parser decides.
+        kind: `list` where it may be said several times, in the ini file one a line.
     """
 
-    __slots__ = ("choices", "default", "flag", "help", "metavar", "parser")
+    __slots__ = ("choices", "default", "flag", "help", "kind", "metavar", "parser")
 
     def __init__(
-        self, flag: str, metavar: str, parser: str, default: str, meaning: str, choices: tuple[str, ...] = ()
+        self,
+        flag: str,
+        metavar: str,
+        parser: str,
+        default: str,
+        meaning: str,
+        choices: tuple[str, ...] = (),
+        kind: str = "",
     ) -> None:
         self.flag, self.metavar, self.parser = flag, metavar, parser
-        self.default, self.help, self.choices = default, meaning, choices
+        self.default, self.help, self.choices, self.kind = default, meaning, choices, kind
 
     @property
     def dest(self) -> str:
@@ -185,6 +193,15 @@ OPTIONS = (
         "adopt the orphans of what tests start, so that none slips away (Linux): on or off (default: on)",
         choices=SWITCH,
     ),
+    Option(
+        "--gpu-report",
+        "FILE",
+        "reports.writers.parse_targets",
+        "",
+        "write what the run used, leaked and gave back into a file that ends in .json or .md; may be said again (in "
+        "the ini file: one a line); on its own it only looks, and fails or stops nothing (default: none)",
+        kind="list",
+    ),
 )
 
 
@@ -194,8 +211,16 @@ def add_options(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         # The command line's default is None: a default that looks like a value would hide the ini key.
         if option.is_on_command_line:
-            group.addoption(option.flag, dest=option.dest, metavar=option.metavar, default=None, help=option.help)
-        parser.addini(option.dest, f"{option.flag}: {option.help}", default="")
+            action = "append" if option.kind == "list" else "store"
+            group.addoption(
+                option.flag, action=action, dest=option.dest, metavar=option.metavar, default=None, help=option.help
+            )
+        # A list cannot have the default of a text: pytest 7.4 splits it where it is asked for.
+        text = f"{option.flag}: {option.help}"
+        if option.kind == "list":
+            parser.addini(option.dest, text, type="linelist", default=[])
+        else:
+            parser.addini(option.dest, text, default="")
 
 
 def are_said(config: pytest.Config) -> bool:

@@ -73,9 +73,9 @@ class Verdicts:
         self._settings = settings
         self._today = today
 
-    def fails(self, leak: Leak) -> bool:
+    def fails(self, item: pytest.Item, leak: Leak) -> bool:
         """Whether a leak makes its test fail."""
-        return not leak.excused and self._mode(leak) == "fail"
+        return not leak.excused and self._mode(item, leak) == "fail"
 
     def excuse(self, item: pytest.Item, record: TestRecord) -> TestRecord:
         """Mark the leaks of a record that are allowed, or whose allowance has run out."""
@@ -104,13 +104,13 @@ class Verdicts:
             dataclasses.replace(leak, note=f"in attempt {number}: what leaks into a cache does not grow again")
             for number, attempt in enumerate(attempts, 1)
             for leak in attempt.leaks
-            if self.fails(leak)
+            if self.fails(item, leak)
         ]
         attempts.append(record)
-        failing = [*earlier, *(leak for leak in record.leaks if self.fails(leak))]
+        failing = [*earlier, *(leak for leak in record.leaks if self.fails(item, leak))]
         text_of = partial(leak_text, whole=item.config.option.verbose > 1)
         failing_text = [*map(text_of, failing), *left_texts(item.nodeid, self._failing_processes(attempts))]
-        warned = [leak for leak in record.leaks if not leak.excused and self._mode(leak) == "warn"]
+        warned = [leak for leak in record.leaks if not leak.excused and self._mode(item, leak) == "warn"]
         return Told(
             records=list(attempts),
             failure="\n".join(failing_text),
@@ -122,8 +122,12 @@ class Verdicts:
         left = [process for attempt in attempts for process in attempt.left if not process.is_spared]
         return left if self._settings.processes == "fail" else [process for process in left if process.is_unkillable]
 
-    def _mode(self, leak: Leak) -> str:
-        return "fail" if leak.kind == "peak" else self._settings.mode_of(leak.device)
+    def _mode(self, item: pytest.Item, leak: Leak) -> str:
+        if leak.kind == "peak":
+            return "fail"
+        if self._settings.only_observes and plan_of(item, self._settings).only_observed:
+            return "report"
+        return self._settings.mode_of(leak.device)
 
     def _allowance(self, item: pytest.Item, leak: Leak) -> Allowance | None:
         if leak.kind == "test":

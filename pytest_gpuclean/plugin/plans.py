@@ -41,6 +41,8 @@ class Plan:
     threshold_bytes: int
     peak_limit_bytes: int | None
     allowance: Allowance | None = None
+    only_observed: bool = False
+    """Whether it is judged for the report alone: nothing fails, nothing is stopped."""
 
 
 def plan_from(settings: Settings) -> Plan:
@@ -48,9 +50,10 @@ def plan_from(settings: Settings) -> Plan:
     return Plan(
         level=settings.level,
         every=settings.every,
-        judges=not settings.silenced and settings.concerns_memory and settings.leak_mode != "off",
+        judges=not settings.silenced and settings.judges and settings.leak_mode != "off",
         threshold_bytes=settings.threshold_bytes,
         peak_limit_bytes=settings.peak_limit_bytes,
+        only_observed=settings.only_observes,
     )
 
 
@@ -91,6 +94,7 @@ def _merge(base: Plan, said: Said, settings: Settings) -> Plan:
         ),
         peak_limit_bytes=base.peak_limit_bytes if peak is None else parse_size(peak, f"{peak_source}: peak"),
         allowance=_allowance(*get("gpu_leak", "allow"), *get("gpu_leak", "until")),
+        only_observed=base.only_observed and not gate_wanted,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,11 +47,24 @@ class Settings(NamedTuple):
     """Whether each worker is given a GPU of its own."""
     init: str | None = None
     """As it was said; None where it was not."""
+    reports: tuple[str, ...] = ()
+    """The files that reports go to, as absolute paths."""
 
     @property
     def is_on(self) -> bool:
         """Whether tests without any marker are concerned."""
-        return not self.silenced and (self.concerns_memory or self.processes not in (None, "off"))
+        asks = self.concerns_memory or self.processes not in (None, "off") or self.reports
+        return bool(asks) and not self.silenced
+
+    @property
+    def judges(self) -> bool:
+        """Whether tests without any marker are judged."""
+        return self.concerns_memory or bool(self.reports)
+
+    @property
+    def only_observes(self) -> bool:
+        """Whether tests without any marker are looked at for the report alone: nothing fails, nothing is stopped."""
+        return bool(self.reports) and self.leak_mode is None and not self.concerns_memory
 
     @property
     def concerns_failures(self) -> bool:
@@ -69,6 +83,12 @@ class Settings(NamedTuple):
         if self.silenced:
             return "off"
         return self.init or ("report" if self.is_on else "off")
+
+    @property
+    def processes_mode(self) -> str:
+        """What is done about processes that tests without any marker leave."""
+        looks = self.reports and not self.concerns_memory
+        return self.processes or ("report" if looks else "kill")
 
     def mode_of(self, device: str) -> str:
         """What a leak on this device does."""
@@ -136,7 +156,15 @@ def read_settings(config: pytest.Config | _EarlyConfig) -> Settings:
         host_wide=read("gpu_host_wide") or (),
         assign=read("gpu_assign"),
         init=read("gpu_init"),
+        reports=tuple(path_of(config, "gpu_report", path) for path in read("gpu_report") or ()),
     )
+
+
+def path_of(config: pytest.Config | _EarlyConfig, dest: str, path: str) -> str:
+    """Say which file an option means: below the working directory, or that of the ini file where it says so."""
+    if config.getoption(dest, None) is None and config.inipath is not None:
+        path = os.path.join(config.inipath.parent, path)
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _read(config: pytest.Config | _EarlyConfig, dest: str) -> Any:

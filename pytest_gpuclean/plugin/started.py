@@ -31,7 +31,7 @@ def look_after_processes(
     config: pytest.Config, settings: Settings, families: tuple[Family, ...], telling: Telling, nvml: Nvml
 ) -> Started | None:
     """Begin to look after what this run starts, once; None where nobody wants it."""
-    mode = settings.processes or "kill"
+    mode = settings.processes_mode
     if mode == "off" or settings.silenced:
         return None
     started = Started(config, settings, cast("Mode", mode), families, telling, nvml)
@@ -75,6 +75,11 @@ class Started:
         self._orphans = self._watch_workers() if is_controller(config) else None
         if settings.is_on and self._reaches_out:
             self._attempt("the sweep of killed runs", self._sweep)
+
+    def begin_test(self, *, is_marked: bool) -> None:
+        """Do for a test with a marker or a fixture of ours what would be done without a report that only looks."""
+        if self.watch is not None and self._settings.processes is None:
+            self.watch.mode = "kill" if is_marked else self._mode
 
     def stop_host_wide(self) -> None:
         """Stop what the user has named, where it may be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +22,8 @@ _ATTRIBUTE = "gpuclean"
 """On a teardown report, and in a worker's output."""
 _FAILURES = "gpuclean_failures"
 """On the report of a phase that failed, or that was run again, for what happened to a device."""
+DESELECTED = "gpuclean_deselected"
+"""In a worker's output."""
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -51,6 +54,12 @@ def attach_failure(report: pytest.TestReport, failure: DeviceFailure) -> None:
     setattr(report, _FAILURES, [*getattr(report, _FAILURES, ()), failure.to_wire()])
 
 
+def records_of(report: pytest.TestReport) -> list[TestRecord]:
+    """Read the records on a report, less the steps of cleaning: those are for the terminal alone."""
+    found = map(TestRecord.from_wire, getattr(report, _ATTRIBUTE, None) or ())
+    return [dataclasses.replace(record, cleanups=()) for record in found]
+
+
 class Telling:
     """Gathers the records, and prints the header, the stages under `-v`, and the summary."""
 
@@ -64,8 +73,11 @@ class Telling:
         self._usage_error = ""
         self.notes: list[str] = []
         """What the header says besides."""
-        self._last: list[TestRecord] = []
+        self.last: list[TestRecord] = []
         """What came at the end of the run, in this process and in its workers."""
+        self._lines: list[tuple[str, bool]] = []
+        """What to say below the summary, and whether it is an error."""
+        self._deselected = 0
         self._attempts: dict[str, list[TestRecord]] = {}
         self._failures: dict[tuple[str, str], list[DeviceFailure]] = {}
         """By test and phase, of its last attempt."""
@@ -87,8 +99,14 @@ class Telling:
 
     def add_last(self, record: TestRecord) -> None:
         """Take in what came after the last test."""
-        self._last.append(record)
+        self.last.append(record)
         self._send()
+
+    def add_line(self, text: str, *, is_error: bool = False) -> None:
+        """Say something below the summary."""
+        self._lines.append((text, is_error))
+        if is_error and self._config.pluginmanager.get_plugin("terminalreporter") is None:
+            print(f"gpuclean: {text}", file=sys.stderr)
 
     def tell_wait(self, what: str) -> None:
         """Say what a long wait is for."""
@@ -119,12 +137,10 @@ class Telling:
         wires = getattr(report, _ATTRIBUTE, None)
         if not wires or is_worker(self._config):
             return
-        records = [TestRecord.from_wire(wire) for wire in wires]
-        told = [dataclasses.replace(record, cleanups=()) for record in records]
-        self._attempts[report.nodeid] = [record for record in told if record.is_told]
+        self._attempts[report.nodeid] = [record for record in records_of(report) if record.is_told]
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None and self._config.option.verbose > 0:
-            for line in stage_lines(records[-1]):
+            for line in stage_lines(TestRecord.from_wire(wires[-1])):
                 terminal.ensure_newline()
                 terminal.write_line(line)
 
@@ -138,6 +154,10 @@ class Telling:
         if others and str(report.outcome) != "rerun":
             self._failures[report.nodeid, str(report.when)] = others
 
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Count what a worker leaves out: its controller collects nothing."""
+        self._deselected += len(items)
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Send a worker's totals to its controller; refuse what a worker had to refuse."""
         if self._usage_error:
@@ -147,9 +167,10 @@ class Telling:
     def _send(self) -> None:
         if is_worker(self._config):
             totals = {name: getattr(self.report, name) for name in ("tests", "seconds", "given_back_bytes", "cleanups")}
-            last = [record.to_wire() for record in self._last]
-            sent = {**totals, "gaps": self.gaps, "notes": list(self._notes), "last": last}
-            self._config.workeroutput[_ATTRIBUTE] = sent  # type: ignore[attr-defined]
+            last = [record.to_wire() for record in self.last]
+            more = {"gaps": self.gaps, "notes": list(self._notes), "last": last, "steps": self.report.steps}
+            sent = {**totals, **more}
+            self._config.workeroutput |= {_ATTRIBUTE: sent, DESELECTED: self._deselected}  # type: ignore[attr-defined]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -160,7 +181,8 @@ class Telling:
         if totals:
             self.gaps = {**totals.pop("gaps"), **self.gaps}
             self._notes.update(dict.fromkeys(totals.pop("notes")))
-            self._last += map(TestRecord.from_wire, totals.pop("last"))
+            self.last += map(TestRecord.from_wire, totals.pop("last"))
+            self.report.add_steps(totals.pop("steps"))
             self._processes += 1
             for name, value in totals.items():
                 setattr(self.report, name, getattr(self.report, name) + value)
@@ -172,14 +194,16 @@ class Telling:
         if self._usage_error:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
-        self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self._last
         failures = [failure for found in self._failures.values() for failure in found]
         self.report.failures = [*self._lost.values(), *failures]
+        self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self.last
         lines = [*summary_lines(self.report, seconds, self.gaps, self._notes), *self._cross_check()]
         if lines:
             terminalreporter.section("gpuclean")
             for line in lines:
                 terminalreporter.write_line(line)
+        for line, is_error in self._lines:
+            terminalreporter.write_line(f"gpuclean: {line}", red=is_error)
 
     def _cross_check(self) -> list[str]:
         """Compare the frameworks' books with the driver's, for `-v`."""
@@ -194,12 +218,13 @@ def _header_parts(settings: Settings) -> list[str]:
         after = {"test": "each test", "param": "each parametrized run"}.get(settings.every, f"each {settings.every}")
         parts.append(f"{settings.level} cleaning after {after}")
     if settings.leak_mode != "off":
-        does = {"fail": "fail", "warn": "warn", "report": "are reported"}.get(settings.leak_mode or "")
+        mode = "report" if settings.only_observes else settings.leak_mode or ""
+        does = {"fail": "fail", "warn": "warn", "report": "are reported"}.get(mode)
         does = does or "fail (in host memory: warn)" if settings.watch == "auto" else does or "fail"
         parts.append(f"leaks over {format_size(settings.threshold_bytes)} {does}")
     if settings.processes is not None or settings.is_on:
         done = {"kill": "stopped", "fail": "stopped, and fail their test", "report": "reported", "off": "left"}
-        parts.append(f"processes left behind are {done[settings.processes or 'kill']}")
+        parts.append(f"processes left behind are {done[settings.processes_mode]}")
     if settings.host_wide:
         names = ", ".join(map(str, settings.host_wide))
         needs = "" if settings.level == "comprehensive" else " (not now: that takes --gpu-clean=comprehensive)"

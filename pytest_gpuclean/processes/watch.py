@@ -71,7 +71,8 @@ class ProcessWatch:
     ) -> None:
         self.run = run
         self._gpu_bytes_of = gpu_bytes_of
-        self._mode = mode
+        self.mode: Mode = mode
+        """What is done about what a test leaves."""
         self._settle_seconds = settle_seconds
         self._others_families = families
         self._families = families_with(families)
@@ -86,7 +87,7 @@ class ProcessWatch:
     @property
     def stops(self) -> bool:
         """Whether what is left is stopped."""
-        return self._mode != "report"
+        return self.mode != "report"
 
     @property
     def tier(self) -> Tier:

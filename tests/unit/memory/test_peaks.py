@@ -99,6 +99,20 @@ def test_a_peak_that_cannot_be_reset_is_tried_once_and_again_once_it_has_risen()
     assert device.probe.resets == 2
 
 
+def test_a_peak_that_is_known_to_reset_is_not_read_again_for_it():
+    device = Device()
+    for size in (MiB, 2 * MiB, 3 * MiB):
+        device.rise(size)
+        now = device.gauge.read()
+        looks = device.probe.looks
+        peak, begin = device.peaks.begin(now, device.gauge.read)
+        device.peaks.end(peak)
+        assert begin.readings[0].peak_bytes == 0
+    assert device.probe.looks == looks
+    device.rise(MiB)
+    assert device.highest(peak) == MiB
+
+
 def test_a_device_that_keeps_no_peak_has_none():
     device = Device()
     device.probe.peak = None
