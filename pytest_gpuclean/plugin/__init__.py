@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -149,7 +150,13 @@ def tell(config: pytest.Config) -> Telling:
         settings = settings_of(config)
         telling = Telling(config, settings)
         config.pluginmanager.register(telling, _TELLING_NAME)
-        if settings.reports and not is_worker(config):
+        if is_worker(config):
+            return telling
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from pytest_gpuclean.plugin.annotations import Annotations
+
+            config.pluginmanager.register(Annotations(config), "gpuclean-annotations")
+        if settings.reports:
             from pytest_gpuclean.plugin.extent import Extent
             from pytest_gpuclean.plugin.reporting import Reporting
 

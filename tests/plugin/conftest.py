@@ -38,6 +38,8 @@ class Suite:
         self.pytester = pytester
         # Only what a test asks for with `-p`: other plugins that are installed here change the order and the output.
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        for name in ("GITHUB_ACTIONS", "CI_NODE_INDEX", "CIRCLE_NODE_INDEX", "BUILDKITE_PARALLEL_JOB"):
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("PYTEST_ADDOPTS", "-p gpuclean -p no:cacheprovider -p no:faulthandler")
         # flaky replaces a function of pytest's in this process, which then needs it.
         self._also_here = ["-p", "flaky"] if outer.pluginmanager.has_plugin("flaky") else []

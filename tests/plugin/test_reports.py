@@ -448,3 +448,44 @@ def test_a_test_with_nothing_to_say_has_no_property(suite, arguments):
     """)
     suite.write("def test_it(): allocate(4 * MiB)")
     suite.run(*arguments).assert_outcomes(passed=1)
+
+
+# -- annotations ------------------------------------------------------------------------------------------------------
+
+
+def annotations(result):
+    return [line for line in result.outlines if line.startswith("::")]
+
+
+def test_a_leak_is_annotated_where_github_runs_it(suite, ways, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.pytester.path.parent))
+    suite.write(MIXED)
+    (line,) = annotations(run(suite, "--gpu-leak=fail", *ways))
+    folder = suite.pytester.path.name
+    assert line.startswith(f"::error file={folder}/test_it.py,line=18,title=gpuclean%3A leaked 4.0 MiB on fake%3A0")
+    assert line.endswith("::test_it.py::test_leaks")
+
+
+@pytest.mark.parametrize("mode", ["warn", "report"])
+def test_a_leak_that_does_not_fail_is_a_warning(suite, monkeypatch, mode):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    suite.write("def test_it(): KEPT.append(allocate(4 * MiB))")
+    (line,) = annotations(suite.run_apart(f"--gpu-leak={mode}"))
+    assert line.startswith("::warning ")
+
+
+@pytest.mark.parametrize("github", [None, "false"])
+def test_elsewhere_and_where_it_is_allowed_nothing_is_annotated(suite, monkeypatch, github):
+    suite.write("""
+        @pytest.mark.gpu_leak(allow="known")
+        def test_allowed(): KEPT.append(allocate(4 * MiB))
+    """)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert annotations(suite.run("--gpu-leak=fail")) == []
+    suite.write("def test_it(): KEPT.append(allocate(4 * MiB))")
+    if github is None:
+        monkeypatch.delenv("GITHUB_ACTIONS")
+    else:
+        monkeypatch.setenv("GITHUB_ACTIONS", github)
+    assert annotations(suite.run("--gpu-leak=fail")) == []
