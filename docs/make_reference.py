@@ -23,7 +23,13 @@ def options_table() -> list[str]:
     for option in OPTIONS:
         text = re.sub(r" \(default: [^()]*\)", "", option.help)
         default = f"`{option.default}`" if option.default else "none"
-        lines.append(f"| `{option.flag}={option.metavar}`<br>`{option.dest}` | {default} | {_cell(text)} |")
+        if option.kind == "switch":
+            name = f"`{option.flag}`"
+        elif option.is_on_command_line:
+            name = f"`{option.flag}={option.metavar}`<br>`{option.dest}`"
+        else:
+            name = f"ini key `{option.dest}`"
+        lines.append(f"| {name} | {default} | {_cell(text)} |")
     return lines
 
 

@@ -255,6 +255,8 @@ class Leak:
     """The reason why it is allowed; empty where it is not."""
     children: str = ""
     """Of memory that left processes held: `a child process (pid 12, python serve.py)`; empty for one's own."""
+    known: str = ""
+    """Which baseline knows it; empty where none does."""
     kept_once: str = ""
     """What running again showed, where it does not go on growing; empty elsewhere."""
     note: str = ""
@@ -265,7 +267,7 @@ class Leak:
     @property
     def excused(self) -> bool:
         """Whether it is told without failing anything."""
-        return bool(self.allowed or self.kept_once)
+        return bool(self.allowed or self.known or self.kept_once)
 
     def to_wire(self) -> Wire:
         """Write it as plain data."""

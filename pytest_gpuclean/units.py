@@ -107,6 +107,17 @@ def parse_choice(value: object, choices: tuple[str, ...], source: str) -> str:
     raise InputError(f"{source}: {value!r} is not one of {', '.join(choices)}")
 
 
+def parse_path(value: object, source: str) -> str:
+    """Read the path of a file.
+
+    Raises:
+        InputError: where there is none.
+    """
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise InputError(f"{source}: {value!r} is no file")
+
+
 def parse_date(value: object, source: str) -> dt.date:
     """Read a day: a text such as `2027-01-31`, or a `datetime.date`.
 

@@ -144,11 +144,12 @@ def tell(config: pytest.Config) -> Telling:
     """Register what prints and collects the records, once."""
     telling: Telling | None = config.pluginmanager.get_plugin(_TELLING_NAME)
     if telling is None:
+        from pytest_gpuclean.plugin.baseline import baseline_of
         from pytest_gpuclean.plugin.settings import settings_of
         from pytest_gpuclean.plugin.telling import Telling, is_worker
 
         settings = settings_of(config)
-        telling = Telling(config, settings)
+        telling = Telling(config, settings, baseline_of(config, settings))
         config.pluginmanager.register(telling, _TELLING_NAME)
         if is_worker(config):
             return telling
@@ -156,12 +157,16 @@ def tell(config: pytest.Config) -> Telling:
             from pytest_gpuclean.plugin.annotations import Annotations
 
             config.pluginmanager.register(Annotations(config), "gpuclean-annotations")
-        if settings.reports:
+        if settings.reports or settings.baseline or settings.allowances:
             from pytest_gpuclean.plugin.extent import Extent
-            from pytest_gpuclean.plugin.reporting import Reporting
+            from pytest_gpuclean.plugin.ratchet import Ratchet
 
             extent = Extent(config)
             config.pluginmanager.register(extent, "gpuclean-extent")
+            config.pluginmanager.register(Ratchet(config, settings, telling, extent), "gpuclean-ratchet")
+        if settings.reports:
+            from pytest_gpuclean.plugin.reporting import Reporting
+
             config.pluginmanager.register(Reporting(config, settings, telling, extent), "gpuclean-reporting")
     return telling
 

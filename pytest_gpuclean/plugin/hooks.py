@@ -67,7 +67,7 @@ class RunHooks:
         self._guard = Guard(self._note_trouble)
         self._assigned = assigned_to(config)
         self._telling = telling
-        self._verdicts = Verdicts(settings)
+        self._verdicts = Verdicts(settings, telling.baseline)
         self._roots = FixtureRoots()
         self._problems: list[str] = []
         self._due: list[Cleaner] = []
@@ -286,7 +286,7 @@ class RunHooks:
             and any(self._is_unconfirmed(item, leak) for leak in record.leaks)
         ):
             record = confirm(record, self._settings.confirm, partial(self._run_again, item))
-        return self._verdicts.tell(item, record)
+        return self._verdicts.tell(item, self._verdicts.take_in(record))
 
     def _is_unconfirmed(self, item: pytest.Item, leak: Leak) -> bool:
         return leak.kind == "test" and self._verdicts.fails(item, leak)

@@ -30,7 +30,8 @@ class Option:
         default: as one would write it; the empty text where there is none.
         meaning: what it does, for the help.
         choices: what it may be; empty where its parser decides.
-        kind: `list` where it may be said several times, in the ini file one a line.
+        kind: `list` where it may be said several times, in the ini file one a line; `switch` where it takes no value
+            and cannot stand in the ini file.
     """
 
     __slots__ = ("choices", "default", "flag", "help", "kind", "metavar", "parser")
@@ -117,6 +118,32 @@ OPTIONS = (
         "units.parse_count",
         "20",
         "how many leaks of a run (under xdist: of each worker) get looked up who holds them; 0 for none (default: 20)",
+    ),
+    Option(
+        "--gpu-leak-baseline",
+        "FILE",
+        "units.parse_path",
+        "",
+        "a JSON file of leaks that are known by test, device and holder: only new and larger ones fail; on its own it "
+        "turns the gate on (default: none)",
+    ),
+    Option(
+        "--gpu-leak-update-baseline",
+        "",
+        "",
+        "",
+        "write the leaks of this run into the file of --gpu-leak-baseline and fail for none of them; it is not written "
+        "where a test fails or not all of them run",
+        kind="switch",
+    ),
+    Option(
+        "gpu_leak_allow",
+        "LIST",
+        "leaks.allow.parse_allowances",
+        "",
+        "leaks that are allowed, one a line: a pattern of tests, of holders or of causes, two spaces, and the reason "
+        "(default: none)",
+        kind="list",
     ),
     Option(
         "--gpu-peak-limit",
@@ -210,6 +237,9 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("gpuclean", "GPU memory: cleaning and leaks (pytest-gpuclean)")
     for option in OPTIONS:
         # The command line's default is None: a default that looks like a value would hide the ini key.
+        if option.kind == "switch":
+            group.addoption(option.flag, action="store_true", dest=option.dest, default=None, help=option.help)
+            continue
         if option.is_on_command_line:
             action = "append" if option.kind == "list" else "store"
             group.addoption(
@@ -225,13 +255,19 @@ def add_options(parser: pytest.Parser) -> None:
 
 def are_said(config: pytest.Config) -> bool:
     """Whether the command line or the ini file says anything of ours."""
-    return any(config.getoption(option.dest, None) is not None or _is_in_ini(config, option.dest) for option in OPTIONS)
+    return any(
+        config.getoption(option.dest, None) is not None or (option.kind != "switch" and _is_in_ini(config, option.dest))
+        for option in OPTIONS
+    )
 
 
 def are_said_early(config: pytest.Config) -> bool:
     """Tell the same before the conftests are loaded."""
     said = config.known_args_namespace
-    return any(getattr(said, option.dest, None) is not None or _is_in_ini(config, option.dest) for option in OPTIONS)
+    return any(
+        getattr(said, option.dest, None) is not None or (option.kind != "switch" and _is_in_ini(config, option.dest))
+        for option in OPTIONS
+    )
 
 
 def _is_in_ini(config: pytest.Config, name: str) -> bool:

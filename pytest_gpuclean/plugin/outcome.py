@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.errors import GpuCleanWarning
+from pytest_gpuclean.leaks.allow import allowance_of
+from pytest_gpuclean.leaks.baseline import known_from
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import Leak, LeftProcess, TestRecord
+from pytest_gpuclean.plugin.baseline import Baseline
 from pytest_gpuclean.plugin.plans import Allowance, plan_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import attach
@@ -69,8 +72,14 @@ class Told:
 class Verdicts:
     """Applies markers, modes and the hook of others to the leaks of a test."""
 
-    def __init__(self, settings: Settings, today: Callable[[], dt.date] = dt.date.today) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        baseline: Baseline | None = None,
+        today: Callable[[], dt.date] = dt.date.today,
+    ) -> None:
         self._settings = settings
+        self._baseline = baseline
         self._today = today
 
     def fails(self, item: pytest.Item, leak: Leak) -> bool:
@@ -85,6 +94,8 @@ class Verdicts:
             allowance = self._allowance(item, leak)
             holds = allowance is not None and allowance.holds_on(self._today())
             reason = allowance.reason if allowance is not None and holds else ""
+            listed = allowance_of(self._settings.allowances, leak, item.nodeid)
+            reason = reason or (listed.reason if listed is not None else "")
             note = (
                 ""
                 if allowance is None or holds
@@ -94,8 +105,30 @@ class Verdicts:
                 reason = reason or item.ihook.pytest_gpuclean_leak(item=item, leak=leak) or ""
             except Exception as error:
                 problems.append(f"pytest_gpuclean_leak raised {first_line(error)}")
-            leaks.append(dataclasses.replace(leak, allowed=str(reason), note=note))
+            leak = dataclasses.replace(leak, allowed=str(reason), note=note)
+            leaks.append(self._compared(item, leak) if self._baseline is not None else leak)
         return dataclasses.replace(record, leaks=tuple(leaks), problems=tuple(problems))
+
+    def take_in(self, record: TestRecord) -> TestRecord:
+        """Mark what is left of the leaks as known, where the run makes a new baseline."""
+        if self._baseline is None or not self._settings.updates_baseline:
+            return record
+        leaks = tuple(
+            leak
+            if leak.excused or leak.kind == "peak"
+            else dataclasses.replace(leak, known=self._baseline.name, note="")
+            for leak in record.leaks
+        )
+        return dataclasses.replace(record, leaks=leaks)
+
+    def _compared(self, item: pytest.Item, leak: Leak) -> Leak:
+        found = known_from(leak, item.nodeid)
+        if self._baseline is None or leak.excused or found is None:
+            return leak
+        news = self._baseline.met.meet(found)
+        if not news:
+            return dataclasses.replace(leak, known=self._baseline.name)
+        return dataclasses.replace(leak, note="; ".join(filter(None, (leak.note, f"{self._baseline.name}: {news}"))))
 
     def tell(self, item: pytest.Item, record: TestRecord) -> Told:
         """Say what is to be done; a leak in any attempt is final."""

@@ -15,6 +15,7 @@ from pytest_gpuclean.model import Level
 from pytest_gpuclean.plugin.options import OPTIONS, Option
 
 if TYPE_CHECKING:
+    from pytest_gpuclean.leaks.allow import Allowed
     from pytest_gpuclean.processes.selectors import Selector
 
 SETTINGS = pytest.StashKey["Settings"]()
@@ -49,6 +50,10 @@ class Settings(NamedTuple):
     """As it was said; None where it was not."""
     reports: tuple[str, ...] = ()
     """The files that reports go to, as absolute paths."""
+    baseline: str = ""
+    """The file of known leaks, as an absolute path."""
+    updates_baseline: bool = False
+    allowances: tuple[Allowed, ...] = ()
 
     @property
     def is_on(self) -> bool:
@@ -75,7 +80,8 @@ class Settings(NamedTuple):
     def concerns_memory(self) -> bool:
         """Whether memory is cleaned or judged in tests without any marker."""
         gate = self.leak_mode not in (None, "off")
-        return self.level is not None or gate or self.peak_limit_bytes is not None
+        knows = bool(self.baseline) and self.leak_mode is None
+        return self.level is not None or gate or self.peak_limit_bytes is not None or knows
 
     @property
     def init_mode(self) -> str:
@@ -156,8 +162,17 @@ def read_settings(config: pytest.Config | _EarlyConfig) -> Settings:
         host_wide=read("gpu_host_wide") or (),
         assign=read("gpu_assign"),
         init=read("gpu_init"),
+        baseline=_baseline_of(config, read("gpu_leak_baseline")),
+        updates_baseline=bool(config.getoption("gpu_leak_update_baseline", None)),
+        allowances=read("gpu_leak_allow") or (),
         reports=tuple(path_of(config, "gpu_report", path) for path in read("gpu_report") or ()),
     )
+
+
+def _baseline_of(config: pytest.Config | _EarlyConfig, path: str | None) -> str:
+    if path is None and config.getoption("gpu_leak_update_baseline", None):
+        raise pytest.UsageError("--gpu-leak-update-baseline: it needs the file, --gpu-leak-baseline=FILE")
+    return path_of(config, "gpu_leak_baseline", path) if path is not None else ""
 
 
 def path_of(config: pytest.Config | _EarlyConfig, dest: str, path: str) -> str:

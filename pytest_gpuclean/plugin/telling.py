@@ -14,6 +14,7 @@ from pytest_gpuclean.cards import unaccounted_lines
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import DeviceFailure, RunReport, TestRecord, Wire
+from pytest_gpuclean.plugin.baseline import Baseline
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
 from pytest_gpuclean.units import format_size
@@ -63,9 +64,11 @@ def records_of(report: pytest.TestReport) -> list[TestRecord]:
 class Telling:
     """Gathers the records, and prints the header, the stages under `-v`, and the summary."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, baseline: Baseline | None = None) -> None:
         self._config = config
         self._settings = settings
+        self.baseline = baseline
+        """The leaks that are known, if any are."""
         self._begin = time.perf_counter()
         self._processes = 0
         self._gauge: Gauge | None = None

@@ -76,11 +76,6 @@ def digest(report: Report) -> Digest:
     return found
 
 
-def excuse_of(leak: Leak) -> str:
-    """Say why a leak fails nothing; empty where it may."""
-    return leak.kept_once or (f"allowed: {leak.allowed}" if leak.allowed else "")
-
-
 def held_by(leak: Leak) -> str:
     """Name the first holder of a leak; empty where it was not looked up."""
     holders = leak.explanation.holders if leak.explanation is not None else ()

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from pytest_gpuclean.reports.data import Report
-from pytest_gpuclean.reports.digest import Digest, digest, excuse_of, held_by
+from pytest_gpuclean.reports.digest import Digest, digest, held_by
 from pytest_gpuclean.reports.processes import describe_left
-from pytest_gpuclean.reports.terminal import leak_headline
+from pytest_gpuclean.reports.terminal import excuse_of, leak_headline
 from pytest_gpuclean.units import format_seconds, format_size
 
 _MOST_ROWS = 50

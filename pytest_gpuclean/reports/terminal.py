@@ -129,6 +129,10 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str], n
         notes: what else there is to say, a line each.
     """
     lines = [line for record in report.records for line in _record_lines(record)]
+    known = [leak for record in report.records for leak in record.leaks if leak.known]
+    if known:
+        size = format_size(sum(leak.leaked_bytes for leak in known))
+        lines.append(f"known leaks: {len(known)}, {size} ({known[0].known})")
     lines += failure_lines(report.failures)
     if report.given_back_bytes >= _LEAST_TOLD_BYTES:
         cleanups = f" in {report.cleanups} cleanups" if report.cleanups else ""
@@ -142,15 +146,24 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str], n
     return lines
 
 
+def excuse_of(leak: Leak) -> str:
+    """Say why a leak fails nothing; empty where it may."""
+    if leak.allowed:
+        return f"allowed: {leak.allowed}"
+    return f"known: {leak.known}" if leak.known else leak.kept_once
+
+
 def _record_lines(record: TestRecord) -> Iterator[str]:
     for leak in record.leaks:
+        if leak.known:  # a suite may have hundreds: they are counted
+            continue
         where = f", where that is GPU {record.assigned}" if record.assigned and leak.device != "cpu" else ""
         yield f"{_word(leak)} {record.test}: {leak_headline(leak).removeprefix('gpuclean: ')}{where}"
-        known = [holder for holder in leak.explanation.holders if holder.is_known] if leak.explanation else []
-        if known:
-            yield f"  held by {known[0].chain}"
+        holders = [holder for holder in leak.explanation.holders if holder.is_known] if leak.explanation else []
+        if holders:
+            yield f"  held by {holders[0].chain}"
         if leak.excused:
-            yield f"  {leak.kept_once or 'allowed: ' + leak.allowed}"
+            yield f"  {excuse_of(leak)}"
     for process in record.left[:_MOST_LEFT_TOLD]:
         word = "ALIVE" if process.is_unkillable else "LEFT" if process.is_spared else "STOPPED"
         starter = "" if process.started_by in ("", record.test) else f", started by {process.started_by}"

@@ -224,6 +224,7 @@ def test_a_leak_is_excused_by_an_allowance_or_where_it_does_not_grow():
     assert not leak().excused
     assert not leak(note="its allowance ran out").excused
     assert leak(allowed="known").excused
+    assert leak(known="leaks.json").excused
     assert leak(kept_once="kept once").excused
 
 

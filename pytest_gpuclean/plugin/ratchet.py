@@ -1,0 +1,135 @@
+"""At the end of a run: what of the known leaks is smaller or gone, and the new file where it was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import pytest
+
+from pytest_gpuclean.leaks.baseline import Known, changes, known_from, not_collected, renewed
+from pytest_gpuclean.model import Leak
+from pytest_gpuclean.plugin.baseline import INPUT
+from pytest_gpuclean.plugin.baseline_file import baseline_text
+from pytest_gpuclean.plugin.extent import Extent
+from pytest_gpuclean.plugin.settings import Settings
+from pytest_gpuclean.plugin.telling import Telling, records_of
+from pytest_gpuclean.reports.files import write_file
+from pytest_gpuclean.units import format_size
+
+_MOST_TOLD = 10
+
+
+class Ratchet:
+    """Gathers the leaks of all processes in the run's controller."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, telling: Telling, extent: Extent) -> None:
+        self._config = config
+        self._settings = settings
+        self._telling = telling
+        self._extent = extent
+        self._baseline = telling.baseline
+        self._leaks: dict[str, list[Leak]] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Send the known leaks to a worker."""
+        if self._baseline is not None:
+            node.workerinput[INPUT] = self._baseline.wire()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the leaks of a test; its last report has those of all attempts."""
+        leaks = [leak for record in records_of(report) for leak in record.leaks]
+        if leaks:
+            self._leaks[report.nodeid] = leaks
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Compare and write once everybody else has ended the run, and before the terminal sums it up."""
+        result = yield
+        if not self._config.option.collectonly:
+            partial = self._extent.why_unfinished(session) or self._why_narrowed()
+            if not partial:
+                self._tell_unused()
+            if self._baseline is not None and self._settings.updates_baseline:
+                self._update(session, partial)
+            elif self._baseline is not None:
+                self._compare(partial)
+        return result
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _found(self) -> list[Known]:
+        found = [
+            known_from(leak, test)
+            for test, leaks in self._leaks.items()
+            for leak in leaks
+            if not (leak.allowed or leak.kept_once)
+        ]
+        return [one for one in found if one is not None]
+
+    def _why_narrowed(self) -> str:
+        if self._extent.deselected:
+            return f"{self._extent.deselected} tests were deselected"
+        single = [argument for argument in self._config.args if "::" in str(argument)]
+        if single:
+            return f"it ran {single[0]} alone"
+        if getattr(self._config.option, "lf", False):
+            return "it ran what had failed alone"
+        known = self._baseline.known if self._baseline is not None else ()
+        for file in not_collected(known, self._extent.collected):
+            if os.path.exists(os.path.join(self._config.rootpath, file)):
+                return f"nothing of {file} was collected"
+        return ""
+
+    def _tell_unused(self) -> None:
+        for allowed in self._settings.allowances:
+            if not any(allowed.covers(leak, test) for test, leaks in self._leaks.items() for leak in leaks):
+                self._telling.add_line(
+                    f"gpu_leak_allow: no leak is like {allowed.pattern!r} any more ({allowed.reason})"
+                )
+
+    def _compare(self, partial: str) -> None:
+        if self._baseline is None:
+            return
+        found = changes(self._baseline.known, self._found(), self._extent.collected)
+        lines = [
+            f"{one}: {format_size(size)} instead of the {format_size(one.leaked_bytes)} that are known"
+            for one, size in found.smaller
+        ]
+        if not partial:
+            lines += [f"{one}: leaks no more ({format_size(one.leaked_bytes)} are known)" for one in found.cured]
+            lines += [f"{one}: is not there any more" for one in found.gone]
+        for line in _first(lines):
+            self._telling.add_line(f"{self._baseline.name}: {line}")
+        if lines:
+            self._telling.add_line(f"{self._baseline.name}: tighten it with --gpu-leak-update-baseline")
+
+    def _update(self, session: pytest.Session, partial: str) -> None:
+        baseline = self._baseline
+        if baseline is None:
+            return
+        if not partial and int(session.exitstatus) != pytest.ExitCode.OK:
+            partial = "no test ran" if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED else "the run failed"
+        if not partial:
+            known = renewed(baseline.known, self._found())
+            text = baseline_text(known)
+            try:
+                if text != baseline_text(baseline.known) or not os.path.exists(baseline.path):
+                    write_file(baseline.path, lambda out: out.writelines([text]))
+            except OSError as error:
+                partial = str(error.strerror or error)
+            else:
+                size = format_size(sum(one.leaked_bytes for one in known))
+                self._telling.add_line(f"baseline: {len(known)} known leaks, {size}, in {baseline.path}")
+                return
+        self._telling.add_line(f"NOT WRITTEN {baseline.path}: {partial}", is_error=True)
+        if int(session.exitstatus) == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def _first(lines: list[str]) -> Iterable[str]:
+    yield from lines[:_MOST_TOLD]
+    if len(lines) > _MOST_TOLD:
+        yield f"and {len(lines) - _MOST_TOLD} more"
