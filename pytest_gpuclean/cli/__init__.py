@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pytest_gpuclean.cli.clean import CleanCommand
 from pytest_gpuclean.cli.interface import Command
 from pytest_gpuclean.cli.ps import PsCommand
+from pytest_gpuclean.cli.report import ReportCommand
 from pytest_gpuclean.cli.run import RunCommand
 from pytest_gpuclean.cli.status import StatusCommand
 
-COMMANDS: tuple[Command, ...] = (StatusCommand(), PsCommand(), CleanCommand(), RunCommand())
+COMMANDS: tuple[Command, ...] = (StatusCommand(), PsCommand(), CleanCommand(), RunCommand(), ReportCommand())
 _INTERRUPTED, _PIPE_CLOSED = 130, 141
 """As a shell says that a command was ended by SIGINT or SIGPIPE."""
 

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from pytest_gpuclean.cli import main
+
 MiB = 2**20
 MIXED = """
     @pytest.fixture(scope="module")
@@ -48,7 +50,9 @@ MIXED = """
 def reported(suite, name="out.json"):
     """Give the only run of a report, and its tests by their names."""
     (run,) = json.loads((suite.pytester.path / name).read_text())["runs"]
-    return run, {test["test"].partition("::")[2]: test for test in run["tests"]}
+    tests = {test["test"].partition("::")[2]: test for test in run["tests"]}
+    assert len(tests) == len(run["tests"])
+    return run, tests
 
 
 @pytest.fixture(params=[(), ("-p", "xdist", "-n0"), ("-p", "xdist", "-n2")], ids=["alone", "n0", "n2"])
@@ -489,3 +493,19 @@ def test_elsewhere_and_where_it_is_allowed_nothing_is_annotated(suite, monkeypat
     else:
         monkeypatch.setenv("GITHUB_ACTIONS", github)
     assert annotations(suite.run("--gpu-leak=fail")) == []
+
+
+# -- shards -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_shards_of_a_suite_become_one_report(suite, monkeypatch, capsys):
+    suite.write(MIXED)
+    monkeypatch.setenv("CI_NODE_TOTAL", "2")
+    for index, selected in ((1, "leaks or cycle"), (2, "not leaks and not cycle")):
+        monkeypatch.setenv("CI_NODE_INDEX", str(index))
+        suite.run("--gpu-clean=quick", f"--gpu-report={index}.json", "-k", selected)
+    assert main(["report", "merge", "1.json", "2.json", "-o", "all.json"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 8 tests: 1 leak, 4.0 MiB; in all.json"
+    whole = json.loads((suite.pytester.path / "all.json").read_text())
+    assert [(one["shard"]["index"], len(one["tests"])) for one in whole["runs"]] == [(1, 2), (2, 6)]
+    assert main(["report", "merge", "2.json", "-o", "all.json"]) == 1

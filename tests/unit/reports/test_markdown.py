@@ -61,7 +61,11 @@ def test_nothing_is_no_span_of_code(text):
 
 
 def test_no_foreign_text_is_markup():
-    bare = outside_of_code(text_of(hostile_report()))
+    text = text_of(hostile_report())
+    cells = [len(re.split(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+    assert set(cells) == {4, 5, 6, 7}  # tables of two to five columns, each with one more side than it has columns
+    assert cells.count(7) == 2 + len(HOSTILE)
+    bare = outside_of_code(text)
     for sign in ("@", "](", "::error", "\x1b", "\u202e", "<img", "<script", "javascript", "#1"):
         assert sign not in bare
     tags = set(re.findall("<[^>]*>", bare))
