@@ -10,12 +10,14 @@ from collections.abc import Set as AbstractSet
 from types import FrameType
 from typing import Any, Protocol
 
+from pytest_gpuclean.leaks.autograd import note_graphs
 from pytest_gpuclean.leaks.holders import Target, find_holders
 from pytest_gpuclean.leaks.suspects import choose_suspects
 from pytest_gpuclean.memory.census import each_living
+from pytest_gpuclean.memory.graphs import graphs_of
 from pytest_gpuclean.memory.living import Block, blocks_on, contents_of
 from pytest_gpuclean.memory.reach import Walk
-from pytest_gpuclean.model import ARRAYS, Account, Explanation, Leak
+from pytest_gpuclean.model import ARRAYS, Account, Explanation, Holder, Leak
 from pytest_gpuclean.units import format_size
 
 Identity = tuple[str, int]
@@ -115,7 +117,7 @@ class Explainer:
         explained_bytes = sum(block.size_bytes for block in chosen)
         return Explanation(
             contents=tuple(contents_of(chosen, self._site_of)),
-            holders=holding.holders,
+            holders=_with_graphs(holding.holders, chosen, leak.leaked_bytes),
             explained_bytes=explained_bytes,
             unexplained=_unexplained(leak, explained_bytes),
             cut=holding.cut,
@@ -128,10 +130,24 @@ class Explainer:
         sizes = {identity: block.size_bytes for identity, block in blocks.items() if identity not in walk.storages}
         # What adds up over many tests: one that kept more than the threshold has been told by itself.
         largest = leak.threshold_bytes if leak.kind in ("module", "session") else leak.leaked_bytes
-        return [blocks[identity] for identity in choose_suspects(sizes, older, leak.leaked_bytes, largest)]
+        chosen = [blocks[identity] for identity in choose_suspects(sizes, older, leak.leaked_bytes, largest)]
+        # What one can put a finger on comes before what is reached through a graph.
+        return sorted(chosen, key=lambda block: (-block.size_bytes, bool(block.owners)))
 
     def _site_of(self, identity: Identity, value: Any) -> str:
         return self._sites.site_of(identity, value) if self._sites is not None else ""
+
+
+def _with_graphs(holders: tuple[Holder, ...], blocks: Sequence[Block], leaked_bytes: int) -> tuple[Holder, ...]:
+    """Say at the largest holder what the autograd graphs of what leaked keep, where they keep anything."""
+    # What a graph has saved is no head of one, though it may have a Python object of its own.
+    heads = {id(tensor): tensor for block in blocks for tensor in ([one for one, _ in block.owners] or block.values)}
+    note = note_graphs(graphs_of(heads.values()), leaked_bytes)
+    if note is None or not holders:
+        return holders
+    first = holders[0]
+    detail = "; ".join(filter(None, (first.detail, note.text)))
+    return (dataclasses.replace(first, detail=detail, cause=note.cause or first.cause), *holders[1:])
 
 
 def _targets(blocks: Sequence[Block], ours: AbstractSet[int]) -> list[Target]:

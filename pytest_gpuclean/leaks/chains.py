@@ -92,6 +92,8 @@ def _is_dict_of(path: Sequence[Any], at: int) -> bool:
 def _kind(start: Start, links: list[Link], suffix: str) -> tuple[str, str]:
     """Choose what tells most: the first special thing on the way, where the chain begins, or how."""
     detail = start.detail or next((link.detail for link in links if link.detail), "")
+    if suffix.startswith(".grad_fn"):
+        return causes.KEPT_GRAPH, detail
     kinds = [start.kind, *(link.kind for link in links)]
     for unremarkable in (causes.GENERIC | causes.WEAK, causes.GENERIC):
         special = next((kind for kind in kinds if kind not in unremarkable), "")

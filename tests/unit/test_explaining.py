@@ -123,3 +123,46 @@ def test_nothing_of_the_look_stays_alive():
     before = [type(one) for one in gc.get_referrers(array)]
     KEPT.clear()
     assert len(gc.get_referrers(array)) == len(before) - 1
+
+
+class TestOfGraphs:
+    @pytest.fixture(autouse=True)
+    def torch(self):
+        self.torch = pytest.importorskip("torch")
+
+    def kept(self, output):
+        weight = self.torch.ones(1024, 1024, requires_grad=True)
+        result = (self.torch.ones(1024, 1024) * 2 * weight).exp()
+        return result if output else result.sum()
+
+    def test_a_kept_loss_is_told_with_its_graph(self):
+        asked = explainer()
+        KEPT.append(self.kept(output=False))
+        (holder,) = asked.explained(leak(12)).explanation.holders
+        assert (holder.kind, holder.cause, holder.held_bytes) == ("kept graph", "kept-graph", 12 * MiB)
+        assert holder.chain.startswith(f"{__name__}.KEPT[0].grad_fn (")
+        assert (
+            holder.detail
+            == "1 kept graph of 3 functions (MulBackward0 ... SumBackward0) holds 8.0 MiB of saved tensors"
+        )
+
+    def test_a_kept_output_is_told_with_what_its_graph_holds(self):
+        asked = explainer()
+        KEPT.append(self.kept(output=True))
+        (holder,) = asked.explained(leak(12)).explanation.holders
+        assert holder.chain == f"{__name__}.KEPT[0]"
+        assert holder.cause == "kept-graph"
+        assert "(MulBackward0 ... ExpBackward0)" in holder.detail
+
+    def test_a_tensor_without_a_graph_has_none(self):
+        asked = explainer()
+        KEPT.append(self.kept(output=True).detach())
+        (holder,) = asked.explained(leak(4)).explanation.holders
+        assert (holder.cause, holder.detail) == ("module-global", "")
+
+    def test_a_gradient_is_told_with_its_parameter(self):
+        asked = explainer()
+        KEPT.append(self.torch.nn.Parameter(self.torch.ones(1024, 1024)))
+        KEPT[0].sum().backward()
+        (holder,) = asked.explained(leak(8)).explanation.holders
+        assert (holder.chain, holder.count, holder.held_bytes) == (f"{__name__}.KEPT[0]", 2, 8 * MiB)

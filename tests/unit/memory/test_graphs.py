@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from pytest_gpuclean.memory.census import count_host_bytes
+from pytest_gpuclean.memory.census import host_storages
 from pytest_gpuclean.memory.graph_limits import LookLimit
 from pytest_gpuclean.memory.graphs import graph_of, graphs_of
 from pytest_gpuclean.units import MiB
