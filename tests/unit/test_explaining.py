@@ -150,7 +150,7 @@ class TestOfGraphs:
         asked = explainer()
         KEPT.append(self.kept(output=True))
         (holder,) = asked.explained(leak(12)).explanation.holders
-        assert holder.chain == f"{__name__}.KEPT[0]"
+        assert holder.chain.startswith(f"{__name__}.KEPT[0]")
         assert holder.cause == "kept-graph"
         assert "(MulBackward0 ... ExpBackward0)" in holder.detail
 

@@ -220,7 +220,7 @@ def test_what_counts_have_used_up_does_not_keep_a_leak_from_being_explained(no_g
         value = torch.sin(value)
     losses = [torch.ones(4, requires_grad=True).exp().sum() for _ in range(10)]
     for _ in range(3):
-        count_host_bytes(most_functions=100)
+        host_storages(most_functions=100)
     whole = graphs_of(losses, most_functions=100)
     assert [graph.heads for graph in whole] == [1] * 10
 
