@@ -82,9 +82,9 @@ class Leaving:
             item.session.shouldstop = self._reason
             setattr(report, _LEAVES, self._reason)
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self) -> None:
         """Tell the controller that this is no end of the run, once it sends no more tests."""
-        if not self._reason or session.shouldstop != self._reason:
+        if not self._reason:
             return
         end = time.monotonic() + _LONGEST_WAIT_SECONDS
         while not retention.is_told_to_end(self._config) and time.monotonic() < end:

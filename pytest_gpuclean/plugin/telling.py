@@ -82,8 +82,7 @@ class Telling:
         """What to say below the summary, and whether it is an error."""
         self._deselected = 0
         self._attempts: dict[str, list[TestRecord]] = {}
-        self._failures: dict[tuple[str, str], list[DeviceFailure]] = {}
-        """By test and phase, of its last attempt."""
+        self._failures: list[DeviceFailure] = []
         self._lost: dict[tuple[str, str], DeviceFailure] = {}
         self.report = RunReport()
         """What this process counted, and later its workers too."""
@@ -135,8 +134,8 @@ class Telling:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""
         failures = getattr(report, _FAILURES, None)
-        if failures or self._failures:
-            self._note_failures(report, failures or ())
+        if failures:
+            self._note_failures(report, failures)
         wires = getattr(report, _ATTRIBUTE, None)
         if not wires or is_worker(self._config):
             return
@@ -152,10 +151,8 @@ class Telling:
         lost = [failure for failure in failures if failure.kind == "lost"]
         self._lost.update({(failure.test, failure.device): failure for failure in lost})
         others = [failure for failure in failures if failure.kind != "lost"]
-        # A test that is run again by somebody else counts with its last attempt.
-        self._failures.pop((report.nodeid, str(report.when)), None)
-        if others and str(report.outcome) != "rerun":
-            self._failures[report.nodeid, str(report.when)] = others
+        if str(report.outcome) != "rerun":  # rerunfailures: a test counts with its last attempt
+            self._failures += others
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Count what a worker leaves out: its controller collects nothing."""
@@ -197,8 +194,7 @@ class Telling:
         if self._usage_error:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
         seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
-        failures = [failure for found in self._failures.values() for failure in found]
-        self.report.failures = [*self._lost.values(), *failures]
+        self.report.failures = [*self._lost.values(), *self._failures]
         self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self.last
         lines = [*summary_lines(self.report, seconds, self.gaps, self._notes), *self._cross_check()]
         if lines:

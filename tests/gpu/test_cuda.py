@@ -235,3 +235,74 @@ def test_a_stream_that_is_still_at_work_is_waited_for(run):
     """,
         "--gpu-clean=quick",
     ).assert_outcomes(passed=1)
+
+
+# -- memory that runs out, and errors that stick ----------------------------------------------------------------------
+
+
+def test_a_real_lack_of_memory_is_told_and_run_again(run):
+    result = run(
+        """
+        RUNS = []
+
+        def test_it():
+            RUNS.append(1)
+            mine = block(64 * MiB)
+            if len(RUNS) == 1:
+                block(torch.cuda.mem_get_info(0)[1] * 2)
+        """,
+        "--gpu-oom-retry=1",
+        "-rA",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["gpuclean: ran out of memory on cuda:0: asked for *", "OOM *running out of memory: passed"]
+    )
+
+
+def test_a_real_device_side_assert_is_told_with_its_consequences(run):
+    result = run("""
+        def test_breaks():
+            table = torch.zeros(4, device="cuda:0")
+            table[torch.tensor([100], device="cuda:0")].sum().item()
+
+        def test_meets_it():
+            block(MiB).sum().item()
+
+        def test_needs_none():
+            pass
+    """)
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        ["LOST cuda:0 since test_it.py::test_breaks: *device-side assert*", "  1 failure is a consequence of it"]
+    )
+
+
+def test_a_real_device_side_assert_that_no_test_waits_for_is_found(run):
+    result = run(
+        """
+        def test_breaks():
+            table = torch.zeros(4, device="cuda:0")
+            KEPT.append(table[torch.tensor([100], device="cuda:0")])
+
+        def test_meets_it():
+            block(MiB).sum().item()
+        """,
+        "--gpu-clean=comprehensive",
+    )
+    result.stdout.fnmatch_lines(["LOST cuda:0 since test_it.py::test_breaks: *"])
+
+
+def test_a_real_lost_device_goes_with_its_worker(run):
+    pytest.importorskip("xdist")
+    result = run(
+        """
+        @pytest.mark.parametrize("number", range(8))
+        def test_it(number):
+            table = torch.zeros(4, device="cuda:0")
+            table[torch.tensor([100 if number == 2 else 1], device="cuda:0")].sum().item()
+        """,
+        "--gpu-on-lost=replace",
+        *("-p", "xdist", "-n1"),
+    )
+    result.assert_outcomes(passed=7, failed=1)

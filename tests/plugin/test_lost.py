@@ -251,6 +251,14 @@ def test_replace_runs_every_test_of_many_files_once(suite, dist, workers):
 
 
 @pytest.mark.usefixtures("needs_xdist")
+@pytest.mark.parametrize("left", [1, 2])
+def test_the_last_tests_are_run_where_all_have_been_handed_out(suite, left):
+    suite.write(MANY.replace("range(24)", f"range(3, {4 + left})").replace("(3, 4, 17, 23)", "(3,)"))
+    result = suite.run_apart(GATE, "--gpu-on-lost=replace", "-p", "xdist", "-n1")
+    result.assert_outcomes(failed=1, passed=left)
+
+
+@pytest.mark.usefixtures("needs_xdist")
 def test_a_worker_that_leaves_sends_what_it_has(suite):
     suite.conftest("""
         def pytest_sessionfinish(session):
@@ -401,7 +409,7 @@ def test_a_device_that_answers_is_not_lost_whatever_an_error_says(world):
     {ONES}
     def test_it():
         ones()
-        raise RuntimeError("CUDA error: device-side assert triggered")
+        raise RuntimeError("transform failed: device-side assert triggered")
     """)
     result = world.run(GATE)
     result.assert_outcomes(failed=1)

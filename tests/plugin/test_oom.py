@@ -492,6 +492,46 @@ def test_rerunfailures_comes_after(suite):
     assert result.stdout.str().count("MODEL DOWN") == 1
 
 
+def test_what_others_keep_of_the_first_run_holds_no_memory(suite):
+    suite.conftest("""
+        KEPT = []
+
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_makereport(item, call):
+            yield
+            KEPT.append(call.excinfo)
+    """)
+    suite.write("""
+        fakegpu.CAPACITY[0] = 100 * MiB
+        UPS = []
+
+        @pytest.fixture
+        def batch():
+            UPS.append(1)
+            first = allocate(60 * MiB)
+            return allocate(60 * MiB if len(UPS) == 1 else 30 * MiB)
+
+        def test_it(batch):
+            pass
+    """)
+    suite.run_apart(RETRY).assert_outcomes(passed=1)
+
+
+def test_a_victim_that_rerunfailures_brings_through_is_no_victim_in_the_end(suite):
+    pytest.importorskip("pytest_rerunfailures")
+    suite.write("""
+        RUNS = []
+
+        def test_it():
+            RUNS.append(1)
+            if len(RUNS) < 3:
+                allocate(2048 * MiB)
+    """)
+    result = suite.run_apart(RETRY, "-p", "rerunfailures", "--reruns=1")
+    assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
+    assert "OOM test_it" not in result.stdout.str()
+
+
 def test_flaky_comes_after(suite):
     pytest.importorskip("flaky")
     suite.write("""
