@@ -225,8 +225,8 @@ OPTIONS = (
         "FILE",
         "reports.writers.parse_targets",
         "",
-        "write what the run used, leaked and gave back into a file that ends in .json or .md; may be said again (in "
-        "the ini file: one a line); on its own it only looks, and fails or stops nothing (default: none)",
+        "write what the run used, leaked and gave back into a file that ends in .json, .html or .md; may be said again "
+        "(in the ini file: one a line); on its own it only looks, and fails or stops nothing (default: none)",
         kind="list",
     ),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from pytest_gpuclean.errors import InputError
+from pytest_gpuclean.reports.html import HtmlWriter
 from pytest_gpuclean.reports.interface import Writer
 from pytest_gpuclean.reports.json import JsonWriter
 from pytest_gpuclean.reports.markdown import MarkdownWriter
 
-WRITERS: tuple[Writer, ...] = (JsonWriter(), MarkdownWriter())
+WRITERS: tuple[Writer, ...] = (JsonWriter(), HtmlWriter(), MarkdownWriter())
 
 
 def writer_for(path: str, source: str) -> Writer:
@@ -42,9 +43,9 @@ def parse_targets(value: object, source: str) -> tuple[str, ...]:
     """
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list):
-        raise InputError(f"{source}: {value!r} is no file; write a path that ends in .json or .md")
+        raise InputError(f"{source}: {value!r} is no file; write a path that ends in .json, .html or .md")
     for path in paths:
         if not isinstance(path, str) or not path.strip():
-            raise InputError(f"{source}: {path!r} is no file; write a path that ends in .json or .md")
+            raise InputError(f"{source}: {path!r} is no file; write a path that ends in .json, .html or .md")
         writer_for(path, source)
     return tuple(dict.fromkeys(paths))
