@@ -123,6 +123,8 @@ class Recorder:
         if own:
             item.user_properties[:] = [*without_own(item.user_properties), *own]
             report.user_properties = list(item.user_properties)
+        if own and getattr(item.config.option, "htmlpath", None):
+            report.extras = [*getattr(report, "extras", ()), _extra(own)]  # type: ignore[attr-defined]
 
     def begin_fixture(self, key: int, name: str, scope: str, base: str) -> None:
         """Note that the setup of a wider fixture begins."""
@@ -166,6 +168,12 @@ def uses_of(course: Course) -> Iterable[DeviceUse]:
             reserved_bytes=reserved[device],
             peak_bytes=_peak(course.peaks, device, begin_bytes, end_bytes),
         )
+
+
+def _extra(own: list[tuple[str, str | int]]) -> dict[str, str]:
+    """Write properties the way that pytest-html 4 shows things: it leaves properties out."""
+    text = "\n".join(f"{name}: {value}" for name, value in own)
+    return {"name": "gpuclean", "format_type": "text", "content": text, "mime_type": "text/plain", "extension": "txt"}
 
 
 def without_own(properties: list[tuple[str, object]]) -> list[tuple[str, object]]:

@@ -454,6 +454,28 @@ def test_a_test_with_nothing_to_say_has_no_property(suite, arguments):
     suite.run(*arguments).assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments", "files"),
+    [
+        ("pytest_html", ("-p", "pytest_html.plugin", "-p", "pytest_metadata.plugin", "--html=p.html"), "assets/*.txt"),
+        (
+            "pytest_jsonreport",
+            ("-p", "pytest_jsonreport.plugin", "--json-report", "--json-report-file=p.json"),
+            "p.json",
+        ),
+        ("pytest_reportlog", ("-p", "pytest_reportlog.plugin", "--report-log=p.log"), "p.log"),
+    ],
+    ids=["html", "json-report", "report-log"],
+)
+def test_other_reports_have_the_figures_too(suite, module, arguments, files):
+    pytest.importorskip(module)
+    suite.write(MIXED)
+    suite.run_apart("--gpu-clean=quick", *arguments)
+    text = "\n".join(path.read_text() for path in suite.pytester.path.glob(files))
+    for name, value in (("gpuclean_leaked_bytes", 4 * MiB), ("gpuclean_given_back_bytes", 8 * MiB)):
+        assert re.search(rf"{name}\W+{value}", text)
+
+
 # -- annotations ------------------------------------------------------------------------------------------------------
 
 
