@@ -143,6 +143,8 @@ class Engine:
             self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 5 ms: judged by module")
         snapshot = self._read(edge=starts_module)
         levels = {**held(snapshot), **self._judge.first_census()}
+        if starts_module and self._explainer is not None:
+            self._explainer.begin_module()
         if not self.ledger.modules and self._explainer is not None and any(a != HEAP and levels[a] for a in levels):
             self._explainer.mark()
         self.ledger.open(module, levels)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pytest_gpuclean.leaks.autograd import note_graphs
 from pytest_gpuclean.leaks.holders import Target, find_holders
+from pytest_gpuclean.leaks.residue import Residue
 from pytest_gpuclean.leaks.suspects import choose_suspects
 from pytest_gpuclean.memory.census import each_living
 from pytest_gpuclean.memory.graphs import graphs_of
@@ -59,11 +60,17 @@ class Explainer:
         self._known_roots = known_roots
         self._opaque_packages = opaque_packages
         self._sites = sites
+        self._residue = Residue()
         self._older: dict[Account, dict[Identity, set[int]]] = {}
         """What was there before the first test, and what has been told since: the `id` of what stands on each storage.
 
         Numbers, no objects. An address that was given to something new mostly has another object on it.
         """
+
+    def begin_module(self) -> None:
+        """Take the threads, descriptors and shared memory of now as none of what the tests to come leave."""
+        if self._limit:
+            self._residue.mark()
 
     def mark(self) -> None:
         """Take everything that is alive now as older than any leak to come."""
@@ -89,8 +96,10 @@ class Explainer:
         self._left -= 1
         begin = time.perf_counter()
         found = self._explain(leak, older)
+        left = self._residue.left()
+        self._residue.mark()
         seconds = time.perf_counter() - begin
-        return dataclasses.replace(leak, explanation=dataclasses.replace(found, seconds=seconds))
+        return dataclasses.replace(leak, explanation=dataclasses.replace(found, left=left, seconds=seconds))
 
     def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:
         account = Account(leak.device, leak.source)

@@ -85,6 +85,9 @@ class Names:
     def mark(self):
         self.asked.append("mark")
 
+    def begin_module(self):
+        self.asked.append("module")
+
     def explained(self, leak, older=()):  # noqa: ARG002
         self.asked.append(leak.kind)
         if self.error is not None:
@@ -97,12 +100,12 @@ def test_a_leak_is_explained_and_what_is_clean_asks_for_nothing():
     world = World(explainer=names)
     world.open()
     world.close()
-    assert names.asked == []
+    assert names.asked == ["module"]
     world.open()
     world.gpu.in_use += 4 * MiB
     (leak,) = world.close().leaks
     assert leak.explanation == Explanation(cut="a list")
-    assert names.asked == ["test"]
+    assert names.asked == ["module", "test"]
 
 
 def test_a_leak_that_is_not_to_be_explained_is_told_all_the_same():
@@ -112,7 +115,7 @@ def test_a_leak_that_is_not_to_be_explained_is_told_all_the_same():
     world.gpu.in_use += 4 * MiB
     (leak,) = world.close().leaks
     assert leak.explanation is None
-    assert names.asked == []
+    assert names.asked == ["module"]
 
 
 def test_what_is_in_use_before_the_first_test_is_marked_as_older():
@@ -122,7 +125,7 @@ def test_what_is_in_use_before_the_first_test_is_marked_as_older():
     for _ in range(2):
         world.open()
         world.close()
-    assert names.asked == ["mark"]
+    assert names.asked == ["module", "mark"]
 
 
 def test_trouble_in_looking_up_who_holds_it_takes_nothing_from_the_verdict():
