@@ -34,6 +34,9 @@ class Sites(Protocol):
     def site_of(self, identity: Identity, value: Any) -> str:
         """Name file, line and function; empty where that was not recorded."""
 
+    def lack(self, device: str) -> str:
+        """Say why places on a device are not known although they are asked for; empty where there is no reason to."""
+
 
 class Explainer:
     """Tells what leaked from what was there before, and asks who holds it."""
@@ -61,6 +64,8 @@ class Explainer:
         self._opaque_packages = opaque_packages
         self._sites = sites
         self._residue = Residue()
+        self.is_on = True
+        """Whether leaks are looked up at all now."""
         self._older: dict[Account, dict[Identity, set[int]]] = {}
         """What was there before the first test, and what has been told since: the `id` of what stands on each storage.
 
@@ -87,7 +92,7 @@ class Explainer:
             leak: what was found.
             older: storages that are known to be older than this leak's window.
         """
-        if leak.kind == "peak" or not self._limit:
+        if leak.kind == "peak" or not self._limit or not self.is_on:
             return leak
         if not self._left:
             count = f"{self._limit} leak{'s' if self._limit > 1 else ''}"
@@ -124,12 +129,13 @@ class Explainer:
             targets, known=self._known_roots(), ours=ours, reached_from=reached_from, seconds=SEARCH_SECONDS
         )
         explained_bytes = sum(block.size_bytes for block in chosen)
+        lack = self._sites.lack(leak.device) if self._sites is not None else ""
         return Explanation(
             contents=tuple(contents_of(chosen, self._site_of)),
             holders=_with_graphs(holding.holders, chosen, leak.leaked_bytes),
             explained_bytes=explained_bytes,
             unexplained=_unexplained(leak, explained_bytes),
-            cut=holding.cut,
+            cut="; ".join(filter(None, (holding.cut, lack))),
         )
 
     def _chosen(self, blocks: Mapping[Identity, Block], leak: Leak, older: Collection[Identity]) -> list[Block]:

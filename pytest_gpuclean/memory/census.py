@@ -77,7 +77,7 @@ def each_living(
                 pending += [(element, first, f"{way}[...]") for element in elements_of(candidate)]
                 pending += [(found, first, f"{way}{step}") for found, step in autograd.behind_with_words(candidate)]
 
-    for found in _found(readers.kinds()):
+    for found in values_in_heap(readers.kinds()):
         yield from expand(found)
     for client in live_clients():
         yield from expand(client.live_arrays())
@@ -85,7 +85,7 @@ def each_living(
         on_cut("what very large autograd graphs have saved was not counted to its end")
 
 
-def _found(kinds: Sequence[type]) -> Iterator[list[Any]]:
+def values_in_heap(kinds: Sequence[type]) -> Iterator[list[Any]]:
     """Give what is of these types among all that the collector tracks, then among what that refers to.
 
     Arrays are not tracked by themselves. Millions of objects are gone through, so each step runs in C.

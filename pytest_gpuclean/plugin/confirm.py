@@ -27,6 +27,7 @@ def confirm(record: TestRecord, times: int, run_again: Callable[[], TestRecord |
         if again is None or not any(leak.kind == "test" for leak in again.leaks):
             break
         grown += 1
+        record = _with_sites(record, again)
     if grown > times:
         return record
     kept = "kept once: it did not grow when it ran again"
@@ -36,8 +37,27 @@ def confirm(record: TestRecord, times: int, run_again: Callable[[], TestRecord |
     return dataclasses.replace(record, leaks=tuple(leaks))
 
 
-def run_quietly(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Set a test up, call it and tear it down once more, without a report; its own failures are not told again."""
+def _with_sites(record: TestRecord, again: TestRecord) -> TestRecord:
+    """Take over from a later run who holds what, where that run has recorded where it was made."""
+    known = {
+        (leak.kind, leak.device, leak.source): leak.explanation
+        for leak in again.leaks
+        if leak.explanation is not None and any(content.made_at for content in leak.explanation.contents)
+    }
+    leaks = [
+        dataclasses.replace(leak, explanation=known.get((leak.kind, leak.device, leak.source), leak.explanation))
+        for leak in record.leaks
+    ]
+    return dataclasses.replace(record, leaks=tuple(leaks))
+
+
+def run_quietly(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Set a test up, call it and tear it down once more, without a report; its own failures are not told again.
+
+    Returns:
+        Whether it has passed.
+    """
+    has_passed = True
     retention.fresh_request(item)
     hook = item.ihook
     try:
@@ -46,10 +66,11 @@ def run_quietly(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     except pytest.exit.Exception:
         raise
     except _OUTCOMES:
-        pass
+        has_passed = False
     try:
         hook.pytest_runtest_teardown(item=item, nextitem=nextitem)
     except pytest.exit.Exception:
         raise
     except _OUTCOMES:
-        pass
+        has_passed = False
+    return has_passed

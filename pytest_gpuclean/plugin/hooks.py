@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
 from pytest_gpuclean.memory.peaks import Peak
+from pytest_gpuclean.memory.sites import Sites
 from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
@@ -87,6 +88,11 @@ class RunHooks:
         families = tuple(self._gather("pytest_gpuclean_process_families", Family))
         self._started = look_after_processes(config, settings, families, telling, self.nvml)
         self._recorder = recorder_for(config, settings)
+        self._sites = Sites(is_on=settings.traces, confirms=settings.confirm)
+        config.add_cleanup(self._sites.close)
+        self._explainer = Explainer(
+            settings.explain, self._roots.all_values, self._roots.words, _RUNNER_PACKAGES, self._sites
+        )
         self.engine = Engine(
             gauge,
             settle_seconds=settings.settle_seconds,
@@ -95,7 +101,7 @@ class RunHooks:
             opaque_packages=_RUNNER_PACKAGES,
             on_wait=telling.tell_wait,
             processes=self._started.watch if self._started else None,
-            explainer=Explainer(settings.explain, self._roots.all_values, self._roots.words, _RUNNER_PACKAGES),
+            explainer=self._explainer,
             cards=self._started.cards if self._started else None,
             keeps_course=self._recorder.notes_all,
         )
@@ -167,6 +173,7 @@ class RunHooks:
         plan = item.stash.get(PLAN, None)
         if item.parent is not self._module_of:  # of a whole module, asked once
             self._module_of, self._module = item.parent, module_of(item)
+        self._sites.begin_window()
         terms = self._default_terms if plan is None else _terms(plan, self._scope_plan(item))
         if self._settings.only_observes and self._started is not None:
             self._started.begin_test(is_marked=plan is not None or asks_for_fixture(item))
@@ -285,18 +292,27 @@ class RunHooks:
             and self._error is None
             and any(self._is_unconfirmed(item, leak) for leak in record.leaks)
         ):
-            record = confirm(record, self._settings.confirm, partial(self._run_again, item))
+            devices = {leak.device for leak in record.leaks}
+            run_again = partial(self._run_again, item, devices, has_passed=not self._has_failed)
+            record = confirm(record, self._settings.confirm, run_again)
         return self._verdicts.tell(item, self._verdicts.take_in(record))
 
     def _is_unconfirmed(self, item: pytest.Item, leak: Leak) -> bool:
         return leak.kind == "test" and self._verdicts.fails(item, leak)
 
-    def _run_again(self, item: pytest.Item) -> TestRecord | None:
+    def _run_again(self, item: pytest.Item, traced: Collection[str], *, has_passed: bool) -> TestRecord | None:
         nextitem = self._nextitem
         self._is_reported = False
-        run_quietly(item, nextitem)
+        with self._sites.recording(traced) as is_recorded:
+            passes = run_quietly(item, nextitem)
         self._nextitem, self._is_reported = nextitem, True
-        return self._closed_record(item) if self.engine.window is not None else None
+        self._explainer.is_on = is_recorded  # for the places alone: who holds it has been looked up
+        record = self._closed_record(item) if self.engine.window is not None else None
+        self._explainer.is_on = True
+        self._sites.forget()
+        if is_recorded and has_passed and not passes:  # what fails under the record has to run without it
+            return self._run_again(item, (), has_passed=has_passed)
+        return record
 
     # -- for the fixtures ---------------------------------------------------------------------------------------
 

@@ -146,6 +146,15 @@ OPTIONS = (
         kind="list",
     ),
     Option(
+        "--gpu-leak-trace",
+        "SWITCH",
+        "units.parse_choice",
+        "off",
+        "record where leaked memory was made: on CUDA by torch's memory history, elsewhere in the runs of "
+        "--gpu-leak-confirm alone: on or off (default: off)",
+        choices=SWITCH,
+    ),
+    Option(
         "--gpu-peak-limit",
         "SIZE",
         "units.parse_size",

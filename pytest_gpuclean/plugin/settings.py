@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     watch: str = "auto"
     confirm: int = 0
     explain: int = 20
+    traces: bool = False
     peak_limit_bytes: int | None = None
     settle_seconds: float = 10.0
     processes: str | None = None
@@ -153,6 +154,7 @@ def read_settings(config: pytest.Config | _EarlyConfig) -> Settings:
         watch=read("gpu_leak_watch"),
         confirm=read("gpu_leak_confirm"),
         explain=read("gpu_leak_explain"),
+        traces=read("gpu_leak_trace") == "on",
         peak_limit_bytes=read("gpu_peak_limit"),
         settle_seconds=read("gpu_settle"),
         processes=read("gpu_processes"),
