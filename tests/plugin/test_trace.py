@@ -1,5 +1,7 @@
 """Where it was made: recorded in the runs of a suspect that `--gpu-leak-confirm` asks for, and in no other."""
 
+import importlib.util
+
 import pytest
 
 pytest.importorskip("numpy")
@@ -94,8 +96,8 @@ def test_a_test_that_fails_anyway_runs_no_more_often(suite):
     assert result.stdout.str().count("RAN") == 2
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 def test_the_line_of_the_test_that_made_the_tensor_is_known_in_its_run(suite):
-    pytest.importorskip("torch")
     suite.conftest("""
         from pytest_gpuclean.memory.storages import StorageReaders
 
@@ -119,7 +121,7 @@ def test_the_line_of_the_test_that_made_the_tensor_is_known_in_its_run(suite):
         def test_it():
             KEPT.append(make())
     """)
-    result = suite.run_apart(*ON_HOST, "--gpu-leak-confirm=1", "--gpu-leak-trace=on")  # torch is loaded only once
+    result = suite.run_apart(*ON_HOST, "--gpu-leak-confirm=1", "--gpu-leak-trace=on")  # torch can be loaded only once
     result.assert_outcomes(passed=1, errors=1)
     made = "test_it.py:11 in make, from test_it.py:14 in test_it"
     result.stdout.fnmatch_lines(["*MADE ''", "*MADE ''", f"*MADE '{made}'"])
