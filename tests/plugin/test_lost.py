@@ -69,6 +69,8 @@ def ran(suite):
 
 @pytest.mark.parametrize("workers", [[], ["-p", "xdist", "-n0"], ["-p", "xdist", "-n1"]])
 def test_the_one_who_broke_it_is_named_and_what_came_of_it_is_counted(suite, workers):
+    if workers:
+        pytest.importorskip("xdist")
     suite.write(BREAKS)
     result = suite.run_apart(GATE, *workers)
     result.assert_outcomes(passed=2, failed=3, errors=1)

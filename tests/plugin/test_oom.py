@@ -54,6 +54,8 @@ def runs_of(result):
 
 @pytest.mark.parametrize("workers", [*WORKERS[:2], ["-p", "xdist", "-n1"]])
 def test_the_report_names_who_held_the_memory(suite, workers):
+    if workers:
+        pytest.importorskip("xdist")
     suite.write(VICTIM)
     result = suite.run_apart(GATE, *workers)
     result.assert_outcomes(passed=1, failed=1, errors=1)
@@ -144,6 +146,8 @@ def test_off_means_off(suite):
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("gate", [[], [GATE]], ids=["alone", "with-gate"])
 def test_a_victim_runs_again_without_what_its_first_run_held(suite, workers, gate):
+    if workers:
+        pytest.importorskip("xdist")
     suite.write(FITS_ALONE)
     result = suite.run_apart(*gate, RETRY, *workers, "--junitxml=it.xml", "-rA")
     result.assert_outcomes(passed=1)
