@@ -484,7 +484,8 @@ class Engine:
     def _explained(self, found: Leak) -> Leak:
         """Say who holds a leak, where that is asked for; trouble of the search takes nothing from the verdict."""
         window = self._window
-        if self._explainer is None or (window is not None and not window.terms.explains):
+        is_allowed = found.kind == "test" and window is not None and not window.terms.explains
+        if self._explainer is None or is_allowed:
             return found
         try:
             return self._explainer.explained(found, self._judge.older_storages if found.kind == "test" else ())

@@ -36,7 +36,7 @@ class Terms:
     judges: bool = True
     """Whether leaks are looked for at all; cleaning goes on without."""
     explains: bool = True
-    """Whether who holds a leak is looked up."""
+    """Whether who holds a leak of the test is looked up."""
     peak_limit_bytes: int | None = None
     scope_threshold_bytes: int | None = None
     """For fixtures, the module and the session; the test's own threshold where it is None."""

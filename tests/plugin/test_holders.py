@@ -185,3 +185,18 @@ def test_it_crosses_to_the_controller(host, options):
         *options,
     )
     result.stdout.fnmatch_lines(["LEAK test_it.py::test_it: leaked 4.0 MiB*", '  held by test_it.CACHE[[]"a"]*'])
+
+
+def test_an_allowance_of_the_last_test_takes_nothing_from_what_adds_up_over_its_module(host):
+    result = host("""
+        @pytest.mark.parametrize("n", range(4))
+        def test_it(n):
+            CACHE[n] = np.zeros(MiB // 2, dtype=np.uint8)
+
+        @pytest.mark.gpu_leak(allow="a cache")
+        def test_last():
+            pass
+    """)
+    result.stdout.fnmatch_lines(
+        ["gpuclean: module test_it.py leaked 2.0 MiB*", "  4 x ndarray*", "  held by test_it.CACHE*"]
+    )
