@@ -95,7 +95,9 @@ def _kind(start: Start, links: list[Link], suffix: str) -> tuple[str, str]:
     if suffix.startswith(".grad_fn"):
         return causes.KEPT_GRAPH, detail
     kinds = [start.kind, *(link.kind for link in links)]
-    for unremarkable in (causes.GENERIC | causes.WEAK, causes.GENERIC):
+    # A thread that stands in code of a library is a worker: what it works on says more.
+    weak = causes.WEAK if start.is_users else causes.WEAK | {causes.THREAD}
+    for unremarkable in (causes.GENERIC | weak, causes.GENERIC):
         special = next((kind for kind in kinds if kind not in unremarkable), "")
         if special:
             return special, detail

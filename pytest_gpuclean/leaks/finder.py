@@ -85,8 +85,9 @@ class Finder:
             chosen = [chosen[number] for number in lost]
             trail = self._climb(chosen, _SHARE_UNTRACKED, self._untracked)
             lost = self._book_trail(trail, chosen)
+        is_sure = not trail.has_untracked or self._untracked.is_done
         for number in lost:
-            path, start = orphans.describe(trail, number, self._roots)
+            path, start = orphans.describe(trail, number, self._roots, is_sure=is_sure)
             self._book(path, start, [chosen[number]])
 
     def _climb(self, chosen: list[int], share: float, untracked: Untracked | None) -> Trail:

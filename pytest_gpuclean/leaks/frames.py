@@ -25,6 +25,7 @@ class Place(NamedTuple):
     """The name of the thread; empty for the one that looks."""
     standing: str
     """`test_model.py:12 in loop`."""
+    module: str
 
 
 class Running:
@@ -63,10 +64,10 @@ class Running:
         while frame is not None:
             self.frames.add(id(frame))
             if not is_skipped(frame):
-                function, standing = function_of(frame), f"{standing_of(frame)}{inside}"
-                found += [
-                    (Place(function, variable, thread, standing), value) for variable, value in variables_of(frame)
-                ]
+                function, module = function_of(frame), _module_of(frame)
+                standing = f"{standing_of(frame)}{inside}"
+                for variable, value in variables_of(frame):
+                    found.append((Place(function, variable, thread, standing, module), value))
             inside = inside or f", inside {standing_of(frame)}"
             frame = frame.f_back
         return found

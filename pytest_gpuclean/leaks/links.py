@@ -6,6 +6,7 @@ import _thread
 import collections
 import contextvars
 import functools
+import sys
 import types
 import weakref
 from collections.abc import Callable, Sequence
@@ -117,7 +118,7 @@ def _of_cache(path: Path, at: int) -> Link | None:
     name = functions.name_of_cache(wrapper)
     if raw.attribute_name(wrapper, value) is not None:
         return None
-    words = f"functools cache of {name}"
+    words = f"functools.cache of {name}"
     width = 1
     is_argument = type(value) is tuple
     if type(value) is dict and at + 2 < len(path):
@@ -263,7 +264,7 @@ def _of_local(path: Path, at: int) -> Link | None:
 
 def _of_queue(path: Path, at: int) -> Link | None:
     """A queue in C, which until 3.12 has its items in a list."""
-    return Link(2 if type(path[at + 1]) is list and at + 2 < len(path) else 1)
+    return Link(2 if sys.version_info < (3, 13) and at + 2 < len(path) else 1)
 
 
 def _of_instance(path: Path, at: int) -> Link:

@@ -12,6 +12,7 @@ from pytest_gpuclean.leaks import raw
 _BUILTINS = sys.intern("__builtins__")
 _LARGEST_NAMESPACE = 20_000
 _LARGEST_SOURCE_BYTES = 2**20
+_OWN_PACKAGE = __name__.partition(".")[0]
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = os.path.dirname(os.__file__)
 
@@ -58,6 +59,15 @@ class Modules:
             seen = self._seen[id(namespace)] = (name, _is_users(name, raw.find(namespace, "__file__")))
         return seen
 
+    def defines_users(self, name: str) -> bool:
+        """Tell whether a dotted name begins with that of one of the user's modules."""
+        parts = name.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            namespace = raw.module_dict(sys.modules.get(".".join(parts[:end])))
+            if namespace is not None:
+                return self.is_users(namespace)
+        return False
+
     def users(self) -> list[dict[str, Any]]:
         """List the namespaces of the user's modules, the youngest first."""
         found = [raw.module_dict(module) for _, module in raw.pairs_of(sys.modules)]
@@ -92,6 +102,12 @@ class Modules:
 
 
 def _is_users(name: str, file: object) -> bool:
-    if type(file) is not str:
-        return name.partition(".")[0] not in sys.stdlib_module_names
+    package = name.partition(".")[0]
+    if package == _OWN_PACKAGE:
+        return False
+    if type(file) is not str:  # a module in C, or one that some code has made: what its package is
+        namespace = raw.module_dict(sys.modules.get(package)) if package != name else None
+        file = raw.MISSING if namespace is None else raw.find(namespace, "__file__")
+        if type(file) is not str:
+            return package not in sys.stdlib_module_names
     return not any(part in file for part in _INSTALLED) and not file.startswith(_STANDARD)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pytest_gpuclean.leaks import causes, functions, raw
 from pytest_gpuclean.leaks.landmarks import Start
+from pytest_gpuclean.leaks.modules import Modules
 from pytest_gpuclean.leaks.roots import Roots
 from pytest_gpuclean.leaks.search import Trail
 
@@ -21,21 +22,21 @@ _CALLABLES = frozenset(map(id, (types.FunctionType, types.MethodType, types.Buil
 _SAID_BY_THE_NEXT = frozenset({"Context", "generator", "coroutine", "async_generator", "traceback", "frame"})
 
 
-def describe(trail: Trail, number: int, roots: Roots) -> tuple[Sequence[Any], Start]:
+def describe(trail: Trail, number: int, roots: Roots, *, is_sure: bool) -> tuple[Sequence[Any], Start]:
     """Give the way that was found to a target of which no root was found, and how its chain begins.
 
     Args:
         trail: of the search back.
         number: of the target in it.
         roots: what knows the names of classes.
+        is_sure: whether what the search has not found is not there.
     """
     path, is_cut = trail.farthest(number)
     if is_cut:
-        words = f"followed {trail.levels:,} levels back to {raw.type_name(type(path[0]))}"
-        return path, Start(causes.NOT_FOLLOWED, words=words)
+        return path, _not_farther(path, trail.levels)
     top = trail.top(number)
     if top is not None:
-        return top, _start_above(top)
+        return top, _start_above(top, roots.modules) if is_sure else _not_farther(top, trail.levels)
     for at, value in enumerate(path):
         if raw.is_class(value):
             return path[at:], roots.of_class(path[at:])
@@ -43,12 +44,17 @@ def describe(trail: Trail, number: int, roots: Roots) -> tuple[Sequence[Any], St
     return path, Start(causes.CYCLE, words=f"reference cycle of {raw.type_name(type(path[0]))}")
 
 
-def _start_above(path: Sequence[Any]) -> Start:
+def _not_farther(path: Sequence[Any], levels: int) -> Start:
+    far = f"{levels:,} level{'' if levels == 1 else 's'}"
+    return Start(causes.NOT_FOLLOWED, words=f"followed {far} back, to {raw.type_name(type(path[0]))}")
+
+
+def _start_above(path: Sequence[Any], modules: Modules) -> Start:
     """Begin a chain with an object that nothing refers to."""
     kind = type(path[0])
     if len(path) == 1:
         return Start(causes.NO_HOLDER, words=f"no Python object refers to it{_frozen()}")
-    callback = _exit_callback(path[0])
+    callback = _exit_callback(path[0], modules)
     if callback is not None:
         return callback
     if raw.module_of(kind) in ("builtins", "_contextvars") and raw.qualname_of(kind) in _SAID_BY_THE_NEXT:
@@ -70,7 +76,7 @@ def _frozen() -> str:
     return ", but for what gc.freeze() has put aside" if gc.get_freeze_count() else ""
 
 
-def _exit_callback(top: Any) -> Start | None:
+def _exit_callback(top: Any, modules: Modules) -> Start | None:
     """Recognise what `atexit` keeps in C: a callback, or the arguments of one."""
     kind = id(type(top))
     if kind not in _CALLABLES and kind not in (id(tuple), id(dict)):
@@ -81,7 +87,8 @@ def _exit_callback(top: Any) -> Start | None:
             return None
         return Start(causes.ATEXIT, words=f"atexit callback {functions.callable_name(top)}")
     called = {functions.callable_name(callback) for callback in callbacks}
-    names = sorted(name for name in called if name.partition(".")[0] not in sys.stdlib_module_names)
+    foreign = sorted(name for name in called if name.partition(".")[0] not in sys.stdlib_module_names)
+    names = [name for name in foreign if modules.defines_users(name)] or foreign
     if not names:
         return None
     lead = "args" if kind == id(tuple) else "kwargs"

@@ -6,6 +6,7 @@ No `isinstance`, `getattr`, `==`, `hash`, `len` or `repr`: each of them may run 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import types
@@ -36,7 +37,11 @@ def mro_of(kind: type) -> tuple[type, ...]:
 
 def is_a(kind: type, *wanted: type) -> bool:
     """Tell whether a type is one of these, or derives from one."""
-    return any(base is one for base in mro_of(kind) for one in wanted)
+    for base in _MRO.__get__(kind):
+        for one in wanted:
+            if base is one:
+                return True
+    return False
 
 
 def is_named(kind: type, module: str, *names: str) -> bool:
@@ -104,12 +109,9 @@ def key_text(key: object) -> str:
 
 def pairs_of(mapping: Any) -> list[tuple[Any, Any]]:
     """List the keys and values of a dict, of a class that derives from it, or of a class's namespace."""
-    items = dict.items if is_a(type(mapping), dict) else types.MappingProxyType.items
     for _ in range(_RETRIES):
-        try:
-            return list(items(mapping))
-        except RuntimeError:  # it changed meanwhile, in another thread
-            continue
+        with contextlib.suppress(RuntimeError):  # it changed meanwhile, in another thread
+            return list(_items(mapping))
     return []
 
 
@@ -118,10 +120,19 @@ def find(mapping: Any, name: str) -> Any:
 
     A look-up would compare the name with whatever key has the same hash, in that key's own way.
     """
-    for key, value in pairs_of(mapping):
-        if type(key) is str and key == name:
-            return value
+    for _ in range(_RETRIES):
+        with contextlib.suppress(RuntimeError):
+            for key, value in _items(mapping):
+                if type(key) is str and key == name:
+                    return value
+            return MISSING
     return MISSING
+
+
+def _items(mapping: Any) -> Iterable[tuple[Any, Any]]:
+    if is_a(type(mapping), dict):
+        return dict.items(mapping)
+    return types.MappingProxyType.items(mapping)
 
 
 def key_of(mapping: Any, value: object) -> Any:

@@ -79,7 +79,7 @@ class Roots:
     def start(self, path: Sequence[Any]) -> Start:
         """Name the beginning of a path, whose first object is a root."""
         if type(path[0]) is frames.Place:
-            return _of_place(path)
+            return self._of_place(path)
         naming = self._naming(path[0])
         return Start("") if naming is None else naming(path)
 
@@ -140,10 +140,16 @@ class Roots:
             return Start(causes.MODULE_GLOBAL, text=functions.name_of(function))
         return Start(causes.FUNCTOOLS_CACHE, text=functions.name_of_cache(function))
 
-
-def _of_place(path: Sequence[Any]) -> Start:
-    place: frames.Place = path[0]
-    group = f"thread '{place.thread}'" if place.thread else ""
-    words = f"{group} in {place.function}" if group else f"running function {place.function}"
-    kind = causes.THREAD if group else causes.RUNNING_FUNCTION
-    return Start(kind, words=words, head=place.variable, width=1, detail=f"now at {place.standing}", group=group)
+    def _of_place(self, path: Sequence[Any]) -> Start:
+        place: frames.Place = path[0]
+        namespace = raw.module_dict(sys.modules.get(place.module))
+        group = f"thread '{place.thread}'" if place.thread else ""
+        return Start(
+            causes.THREAD if group else causes.RUNNING_FUNCTION,
+            words=f"{group} in {place.function}" if group else f"running function {place.function}",
+            head=place.variable,
+            width=1,
+            detail=f"now at {place.standing}",
+            group=group,
+            is_users=namespace is None or self.modules.is_users(namespace),
+        )

@@ -6,6 +6,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 from pytest_gpuclean.leaks.roots import Roots
@@ -74,8 +75,9 @@ class Trail:
         self._hits += [(self._objects[index], index) for index in level if self._roots.is_root(self._objects[index])]
         levels_more = 0
         while level and levels_more <= _LEVELS_MORE and time.thread_time() < self._deadline:
-            self._open.update(level[_WIDEST:])
-            level = self._level(level[:_WIDEST])
+            followed = self._few(level)
+            self._open.update({*level}.difference(followed))
+            level = self._level(followed)
             self.levels += 1
             levels_more = levels_more + 1 if self._count_held() == len(targets) else 0
         self._open.update(level)
@@ -86,6 +88,14 @@ class Trail:
             self._held.update(self._target_of[way[-1]] for way in self._ways(first))
         self._looked_at = len(self._hits)
         return len(self._held)
+
+    def _few(self, level: list[int]) -> list[int]:
+        """Choose what to follow of many objects: of each type in turn, for what is many is seldom what holds."""
+        by_type: dict[int, list[int]] = {}
+        for index in level if len(level) > _WIDEST else ():
+            by_type.setdefault(id(type(self._objects[index])), []).append(index)
+        turns = chain.from_iterable(zip_longest(*by_type.values()))
+        return list(islice((index for index in turns if index is not None), _WIDEST)) or level
 
     def _level(self, level: list[int]) -> list[int]:
         following: list[int] = []

@@ -48,7 +48,9 @@ class Untracked:
         self._running = running
         self._deadline = deadline
         self._containers: list[Any] = []
-        self._is_done = False
+        self._is_begun = False
+        self.is_done = False
+        """Whether all of them were found."""
 
     def referrers(self, wanted: Collection[int]) -> list[Any]:
         """List those that refer to one of some objects.
@@ -56,7 +58,7 @@ class Untracked:
         Args:
             wanted: the identities of the objects.
         """
-        if not self._is_done:
+        if not self._is_begun:
             self._find()
         found: list[Any] = []
         for begin in range(0, len(self._containers), _FEW):
@@ -70,7 +72,7 @@ class Untracked:
         return (id(self._containers),)
 
     def _find(self) -> None:
-        self._is_done = True
+        self._is_begun = True
         seen: set[int] = set()
         running = [value for _, value in self._running.variables()]
         layer = _of_kinds(gc.get_objects(), _WITHOUT, wanted=False)
@@ -85,6 +87,7 @@ class Untracked:
             seen.update(map(id, layer))
             self._containers += layer
             fresh = []
+        self.is_done = True
 
 
 def _untracked_among(objects: Sequence[Any]) -> list[Any]:

@@ -8,6 +8,10 @@ from types import FrameType, FunctionType, ModuleType, TracebackType
 from pytest_gpuclean.leaks.holders import Target, find_holders
 
 SIZE_BYTES = 1024
+TENSOR = """
+class Tensor:
+    pass
+"""
 
 
 def reaching(targets):
@@ -25,7 +29,7 @@ def reaching(targets):
             if id(each) in places:
                 found.add(places[id(each)])
             if type(each) is FunctionType:
-                pending += [each.__closure__, each.__defaults__, each.__kwdefaults__, each.__dict__]
+                pending += [each.__closure__, each.__defaults__, each.__kwdefaults__]
             else:
                 pending += gc.get_referents(each)
         return found
@@ -34,29 +38,31 @@ def reaching(targets):
 
 
 class World:
-    """A module, by default named `test_model`, with the code of a test that leaks."""
+    """A module, by default named `test_model`, with code that leaks; its `undo` tidies up."""
 
     def __init__(self, code, folder, name="test_model", **names):
         self.module = ModuleType(name)
         self.module.__file__ = str(folder / f"{name}.py")
-        code = textwrap.dedent(code)
+        code = TENSOR + textwrap.dedent(code)
         (folder / f"{name}.py").write_text(code)
         self.module.__dict__.update(names)
         sys.modules[name] = self.module
         exec(compile(code, self.module.__file__, "exec"), self.module.__dict__)
         self.targets = []
 
-    def leak(self, make=None, count=1, size_bytes=SIZE_BYTES, function="leak"):
-        """Run the test's code with something to leave behind; no variable of ours refers to it."""
-        make = make or self.module.Tensor
-        values = [make() for _ in range(count)]
-        getattr(self.module, function)(*values)
-        self.targets += [Target((value,), size_bytes) for value in values]
+    def leak(self, count=1, make=None, size_bytes=SIZE_BYTES, suffix=""):
+        """Call the module's `leak` with something to leave behind; no variable of ours refers to it afterwards.
+
+        What it returns is the target, where it is not None.
+        """
+        values = [(make or self.module.Tensor)() for _ in range(count)]
+        left = self.module.leak(*values)
+        self.targets += [Target((value,), size_bytes, suffix) for value in (values if left is None else left)]
         return self
 
     def holding(self, **how):
         gc.collect()
-        how.setdefault("seconds", 10.0)
+        how.setdefault("seconds", 20.0)
         how.setdefault("reached_from", reaching(self.targets))
         return find_holders(self.targets, **how)
 
@@ -65,5 +71,8 @@ class World:
         return [(holder.kind, holder.chain) for holder in self.holding(**how).holders]
 
     def end(self):
+        self.targets.clear()
+        self.module.__dict__.get("undo", int)()
         sys.modules.pop(self.module.__name__, None)
         self.module.__dict__.clear()
+        gc.collect()
