@@ -18,6 +18,7 @@ from pytest_gpuclean.model import Holder
 
 _ENOUGH = 0.95
 """Of the bytes: who holds the rest is not looked for."""
+_LEVELS_FOR_A_SECOND = 10
 _SHARE_FORWARD_FIRST = 0.2
 _SHARE_BACK = 0.5
 _SHARE_FORWARD = 0.5
@@ -59,8 +60,8 @@ class Finder:
     def find(self) -> None:
         """Search until nearly all is explained or the time is over."""
         while not self._choice.followed or self._choice.explained_bytes < _ENOUGH * self._choice.total_bytes:
-            chosen = self._choice.next()
-            if not chosen or self._is_late():
+            chosen = [] if self._is_late() else self._choice.next()
+            if not chosen:
                 return
             self._follow(chosen)
 
@@ -71,7 +72,8 @@ class Finder:
     def cut(self) -> str:
         """Say what was not followed."""
         if self._choice.left and self._is_late():
-            return f"{len(self._choice.followed):,} of {len(self._targets):,} followed"
+            total = len(self._targets)
+            return f"{total - self._choice.left:,} of {total:,} followed"
         return ""
 
     def _follow(self, chosen: list[int]) -> None:
@@ -96,7 +98,8 @@ class Finder:
             self._own |= {id(self._targets[index]), id(self._targets[index].values)}
         self._own |= {id(starts), *self._forward.own(), *self._untracked.own()}
         trail = Trail(self._roots, self._own, self._until(share), untracked)
-        trail.climb(starts)
+        # A holder is known: whether there is a second one is worth no more than this.
+        trail.climb(starts, _LEVELS_FOR_A_SECOND if all(map(self._choice.knows, chosen)) else None)
         return trail
 
     def _book_trail(self, trail: Trail, chosen: list[int]) -> list[int]:

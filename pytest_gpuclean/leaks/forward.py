@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from pytest_gpuclean.leaks import raw
+from pytest_gpuclean.leaks import frames, raw
 from pytest_gpuclean.leaks.roots import Roots
 
 _MOST_OBJECTS = 500_000
@@ -63,7 +63,7 @@ class Forward:
         """For each of the first ones that is no root itself, the roots that have it."""
         self._are_roots: set[int] = set()
         self._place: dict[int, int] = {}
-        self._kinds: dict[int, tuple[type, _Way]] = {}
+        self._kinds: dict[int, _Way] = {}
         self._modules: set[str] = set()
         """The names of the user's."""
         self._at = 0
@@ -140,10 +140,9 @@ class Forward:
 
     def _enter(self, value: Any, came_from: int) -> int | None:
         kind = type(value)
-        known = self._kinds.get(id(kind))
-        if known is None:
-            known = self._kinds[id(kind)] = (kind, self._way_of(kind))  # by id: a metaclass may hash as it likes
-        way = known[1]
+        way = self._kinds.get(id(kind))  # by id: a metaclass may compare or hash as it likes
+        if way is None:
+            way = self._kinds[id(kind)] = self._way_of(kind)
         if way is _Way.PAST or (way is _Way.LOOK and not self._may_enter(value, kind)):
             return None
         at = len(self._objects)
@@ -174,6 +173,15 @@ class Forward:
         kind = type(value)
         if kind is types.FunctionType:
             return [each for each in found if each is not value.__globals__]
-        if kind is types.FrameType:
-            return [each for each in found if each is not value.f_globals and each is not value.f_builtins]
+        frame = value if kind is types.FrameType else frames.frame_of(value)
+        if frame is not None:
+            names = frames.names_of(frame.f_code)
+            return [each for each in found if type(each) is not dict or not _is_of_frame(each, frame, names)]
         return found
+
+
+def _is_of_frame(candidate: dict[Any, Any], frame: types.FrameType, names: frozenset[str]) -> bool:
+    """Tell whether a dict is the frame's namespace, or until 3.12 its copy of the variables: it is read by itself."""
+    if candidate is frame.f_globals or candidate is frame.f_builtins:
+        return True
+    return all(type(key) is str and key in names for key, _ in raw.pairs_of(candidate))

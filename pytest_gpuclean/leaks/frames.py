@@ -122,22 +122,33 @@ def variable_of(frame: types.FrameType, value: object) -> str:
     return ""
 
 
+def names_of(code: types.CodeType) -> frozenset[str]:
+    """List the names of a function's variables."""
+    return frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
+
+
 def frame_of(suspended: Any) -> types.FrameType | None:
-    """Return the frame of a generator, coroutine or asynchronous generator; None where it has ended."""
+    """Return the frame of a generator, coroutine or asynchronous generator; None where it has ended, or is none."""
     kind = type(suspended)
-    attribute = {
-        types.GeneratorType: "gi_frame",
-        types.CoroutineType: "cr_frame",
-        types.AsyncGeneratorType: "ag_frame",
-    }.get(kind)
-    return None if attribute is None else kind.__dict__[attribute].__get__(suspended)
+    found: types.FrameType | None = None
+    if kind is types.GeneratorType:
+        found = suspended.gi_frame
+    elif kind is types.CoroutineType:
+        found = suspended.cr_frame
+    elif kind is types.AsyncGeneratorType:
+        found = suspended.ag_frame
+    return found
 
 
 def code_of(suspended: Any) -> types.CodeType:
     """Return the code of a generator, coroutine or asynchronous generator."""
     kind = type(suspended)
-    prefix = {types.GeneratorType: "gi", types.CoroutineType: "cr"}.get(kind, "ag")
-    code: types.CodeType = kind.__dict__[f"{prefix}_code"].__get__(suspended)
+    if kind is types.GeneratorType:
+        code: types.CodeType = suspended.gi_code
+    elif kind is types.CoroutineType:
+        code = suspended.cr_code
+    else:
+        code = suspended.ag_code
     return code
 
 

@@ -54,8 +54,18 @@ def find_holders(
     gc.disable()  # what is allocated here would set off collections, which cost as much as the search
     try:
         finder = Finder(targets, known, {*ours, id(targets)}, reached_from, deadline)
-        finder.find()
-        return Holding(finder.holders(), finder.cut())
+        failed = _find(finder)
+        return Holding(finder.holders(), failed or finder.cut())
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _find(finder: Finder) -> str:
+    """Search; what goes wrong ends the search and is told, and never reaches a test."""
+    try:
+        finder.find()
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        return f"the search ended early: {type(error).__name__}: {lines[0]}"
+    return ""

@@ -38,7 +38,7 @@ class Landmarks:
     """Recognises such objects by the names of their types; nothing is imported for it."""
 
     def __init__(self) -> None:
-        self._by_type: dict[int, tuple[type, Naming | None]] = {}
+        self._by_type: dict[int, Naming | None] = {}
 
     def naming(self, candidate: Any) -> Naming | None:
         """Return what names an object of this kind, or None where it is none that a person knows."""
@@ -50,11 +50,11 @@ class Landmarks:
         return self._naming_of(kind) is not None
 
     def _naming_of(self, kind: type) -> Naming | None:
-        known = self._by_type.get(id(kind))
-        if known is None:
+        # By id, for a metaclass may compare or hash as it likes; and the search would find what refers to the type.
+        if id(kind) not in self._by_type:
             found = next((naming for module, names, naming in _TYPES if raw.is_named(kind, module, *names)), None)
-            known = self._by_type[id(kind)] = (kind, found)  # by id: a metaclass may compare or hash as it likes
-        return known[1]
+            self._by_type[id(kind)] = found
+        return self._by_type[id(kind)]
 
 
 Naming = Callable[[Path], Start]
@@ -154,7 +154,7 @@ class Stores:
 
     def __init__(self) -> None:
         self._known: dict[int, Start] = {}
-        self._kinds: dict[int, type] = {}
+        self._kinds: set[int] = set()
         signals = sys.modules.get("_signal")
         if type(signals) is types.ModuleType:
             for number in range(1, signals.NSIG):
@@ -174,7 +174,7 @@ class Stores:
     def _add(self, value: object, start: Start) -> None:
         if value is not None and type(value) is not int:
             self._known[id(value)] = start
-            self._kinds[id(type(value))] = type(value)
+            self._kinds.add(id(type(value)))
 
     def may_name(self, kind: type) -> bool:
         """Tell whether an object of a type is among them."""

@@ -144,22 +144,30 @@ def _of_suspended(path: Path, at: int) -> Link | None:
         width, value = 2, path[at + 2]
     if frame is None:
         return Link(width, words=f"{kind} {frames.code_name(frames.code_of(suspended))}", kind=kind)
-    variable = frames.variable_of(frame, value)
-    if not variable and type(value) is _CellType and at + width + 1 < len(path):
-        width, variable = width + 1, frames.variable_of(frame, path[at + width + 1])
+    variable, width = _variable(frame, path, at, width)
     name = frames.function_of(frame)
     standing = frames.standing_of(frame)
     return Link(width, words=f"{kind} {name}", head=variable, kind=kind, detail=f"suspended at {standing}")
 
 
+def _variable(frame: types.FrameType, path: Path, at: int, width: int) -> tuple[str, int]:
+    """Name the variable by which a frame leads on, and return how many steps that takes.
+
+    A variable of a closure is in a cell; until 3.12 a frame may have a copy of its variables in a dict.
+    """
+    variable = frames.variable_of(frame, path[at + width])
+    is_between = type(path[at + width]) is _CellType or type(path[at + width]) is dict
+    if not variable and is_between and at + width + 1 < len(path):
+        variable = frames.variable_of(frame, path[at + width + 1])
+        width += bool(variable)
+    return variable, width
+
+
 def _of_frame(path: Path, at: int) -> Link | None:
-    frame, value = path[at], path[at + 1]
-    width = 1
-    if type(value) is types.FrameType:
+    frame = path[at]
+    if type(path[at + 1]) is types.FrameType:
         return Link(1, ".f_back")
-    variable = frames.variable_of(frame, value)
-    if not variable and type(value) is _CellType and at + 2 < len(path):
-        width, variable = 2, frames.variable_of(frame, path[at + 2])
+    variable, width = _variable(frame, path, at, 1)
     return Link(width, words=f"frame of {frames.function_of(frame)}", head=variable, detail=frames.standing_of(frame))
 
 

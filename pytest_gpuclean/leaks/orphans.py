@@ -19,6 +19,8 @@ from pytest_gpuclean.leaks.search import Trail
 
 _CONTAINERS = frozenset(id(kind) for kind in (dict, list, tuple, set, frozenset, types.CellType))
 _CALLABLES = frozenset(map(id, (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)))
+_FROZEN_AT_START = 2000
+"""Python 3.12 begins with 375 objects that are frozen."""
 _SAID_BY_THE_NEXT = frozenset({"Context", "generator", "coroutine", "async_generator", "traceback", "frame"})
 
 
@@ -73,7 +75,8 @@ def _nearest_instance(path: Sequence[Any]) -> int:
 
 
 def _frozen() -> str:
-    return ", but for what gc.freeze() has put aside" if gc.get_freeze_count() else ""
+    is_frozen = gc.get_freeze_count() > _FROZEN_AT_START
+    return ", but for what gc.freeze() has put aside" if is_frozen else ""
 
 
 def _exit_callback(top: Any, modules: Modules) -> Start | None:

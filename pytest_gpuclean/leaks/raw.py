@@ -26,6 +26,7 @@ _KEY_CHARACTERS = 60
 _LARGEST_KEY = 10**9
 _RETRIES = 3
 MISSING = object()
+_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _NO_SLOTS = ("__dict__", "__weakref__")
 
 
@@ -196,7 +197,7 @@ def instance_dict(value: Any) -> dict[str, Any] | None:
     """Return the `__dict__` of an instance; None where it has none."""
     for base in mro_of(type(value)):
         found = find(_NAMESPACE.__get__(base), "__dict__")
-        if found is not MISSING and type(found) in (types.GetSetDescriptorType, types.MemberDescriptorType):
+        if any(type(found) is one for one in _DESCRIPTORS):
             try:
                 namespace = found.__get__(value)
             except Exception:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Any
 
+from pytest_gpuclean.leaks import raw
 from pytest_gpuclean.leaks.roots import Roots
 from pytest_gpuclean.leaks.untracked import Untracked
 
+_OWN_PACKAGE = __name__.partition(".")[0]
 _WIDEST = 48
 """How many objects are followed at one level: a look at the whole heap costs 25 ms and 1 ms more for each of them."""
 _LEVELS_MORE = 6
@@ -54,16 +56,18 @@ class Trail:
         self._held: set[int] = set()
         self._in_itself: set[int] = set()
         self._open: set[int] = set()
+        self._ours: dict[int, bool] = {}
         self.levels = 0
         self.has_untracked = False
         """Whether something was met that a container may refer to which the collector does not show."""
         own |= {id(self._objects), id(self._hits)}
 
-    def climb(self, targets: Sequence[Sequence[Any]]) -> None:
+    def climb(self, targets: Sequence[Sequence[Any]], most_levels: int | None = None) -> None:
         """Search back until nothing is left to follow, or the time is over.
 
         Args:
             targets: for each block of memory the objects that stand on it.
+            most_levels: how far to go at most.
         """
         for number, values in enumerate(targets):
             # One object may lead to several targets: a parameter, and its gradient.
@@ -75,6 +79,8 @@ class Trail:
         self._hits += [(self._objects[index], index) for index in level if self._roots.is_root(self._objects[index])]
         levels_more = 0
         while level and levels_more <= _LEVELS_MORE and time.thread_time() < self._deadline:
+            if self.levels == most_levels:
+                break
             followed = self._few(level)
             self._open.update({*level}.difference(followed))
             level = self._level(followed)
@@ -106,7 +112,7 @@ class Trail:
         for index in level:
             self._hits += [(place, index) for place in self._roots.running.places(self._objects[index])]
         for referrer in self._referrers(batch, ids):
-            if id(referrer) in own or self._roots.is_passed_over(referrer):
+            if id(referrer) in own or self._is_ours(type(referrer)) or self._roots.is_passed_over(referrer):
                 continue
             below = dict.fromkeys(ids[each] for each in map(id, gc.get_referents(referrer)) if each in ids)
             if self._roots.is_root(referrer):
@@ -114,6 +120,11 @@ class Trail:
             else:
                 following += self._take(referrer, list(below))
         return following
+
+    def _is_ours(self, kind: type) -> bool:
+        if id(kind) not in self._ours:
+            self._ours[id(kind)] = raw.module_of(kind).partition(".")[0] == _OWN_PACKAGE
+        return self._ours[id(kind)]
 
     def _referrers(self, batch: tuple[Any, ...], ids: Mapping[int, int]) -> list[Any]:
         found = gc.get_referrers(*batch)

@@ -8,6 +8,7 @@ from types import FrameType, FunctionType, ModuleType, TracebackType
 from pytest_gpuclean.leaks.holders import Target, find_holders
 
 SIZE_BYTES = 1024
+_OPAQUE = (type, ModuleType, FrameType, TracebackType)
 TENSOR = """
 class Tensor:
     pass
@@ -23,7 +24,7 @@ def reaching(targets):
         while pending:
             each = pending.pop()
             mro = type.__dict__["__mro__"].__get__(type(each))
-            if id(each) in seen or any(base in (type, ModuleType, FrameType, TracebackType) for base in mro):
+            if id(each) in seen or any(base is one for base in mro for one in _OPAQUE):
                 continue
             seen[id(each)] = each
             if id(each) in places:
