@@ -79,22 +79,28 @@ class Places:
         is_one = innermost.filename == outermost.filename and innermost.function == outermost.function
         return self.name(innermost) if is_one else f"{self.name(innermost)}, from {self.name(outermost)}"
 
-    def standing(self, places: Iterable[Place]) -> str:
-        """Name where a thread stands: in the user's code if it has any, else in a package's, else wherever it is."""
+    def standing(self, places: Iterable[Place]) -> Place | None:
+        """Find where a thread stands: in the user's code if it runs any, else in a package's, else wherever it is."""
         best: dict[Owner, Place] = {}
         for place in places:
             best.setdefault(self.owner(place.filename), place)
         order: tuple[Owner, ...] = ("user", "package", "runner", "python")
-        found = next((best[owner] for owner in order if owner in best), None)
-        return "" if found is None else self.name(found)
+        return next((best[owner] for owner in order if owner in best), None)
+
+    def call(self, place: Place) -> str:
+        """Name a place by its function first: `read() at loader.py:41`."""
+        return f"{shorten(place.function, _LONGEST_NAME)}() at {self._file(place)}"
 
     def name(self, place: Place) -> str:
         """Name a place: `test_model.py:12 in test_train`."""
         place = self._whole(place)
-        file, function = place.filename, place.function
+        words = self._file(place)
+        return f"{words} in {shorten(place.function, _LONGEST_NAME)}" if place.function else words
+
+    def _file(self, place: Place) -> str:
+        file = place.filename
         file = file[len(self._root) :] if file.startswith(self._root) else os.path.basename(file)
-        words = f"{shorten(file, _LONGEST_NAME)}:{place.line}"
-        return f"{words} in {shorten(function, _LONGEST_NAME)}" if function else words
+        return f"{shorten(file, _LONGEST_NAME)}:{place.line}"
 
     def _owner(self, filename: str) -> Owner:
         if filename.startswith(_OWN_FOLDER) or filename.endswith(_RUNNER_FILES):

@@ -107,10 +107,12 @@ def test_a_source_that_cannot_be_read_costs_no_more_than_the_name_of_the_functio
 
 
 def test_where_a_thread_stands_is_told_by_the_users_code_if_it_runs_any(places):
-    assert places.standing([Place(json.__file__, 1, "loads"), TORCH, HELPER]) == "helpers.py:40 in make"
-    assert places.standing([Place(json.__file__, 1, "loads"), TORCH]) == "nn.py:7 in forward"
-    assert places.standing([Place(json.__file__, 1, "loads")]) == "__init__.py:1 in loads"
-    assert places.standing([]) == ""
+    python = Place(json.__file__, 1, "loads")
+    assert places.standing([python, TORCH, HELPER]) == HELPER
+    assert places.standing([python, TORCH]) == TORCH
+    assert places.standing([python]) == python
+    assert places.standing([]) is None
+    assert places.call(HELPER) == "make() at helpers.py:40"
 
 
 def test_the_places_of_a_frame_are_its_own_and_its_callers():
@@ -137,4 +139,4 @@ def test_the_place_where_another_thread_stands_can_be_named():
     finally:
         end.set()
         thread.join()
-    assert standing.endswith(" in wait_for_the_end")
+    assert standing.function == "wait_for_the_end"
