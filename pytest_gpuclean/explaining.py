@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from pytest_gpuclean.leaks.autograd import note_graphs
 from pytest_gpuclean.leaks.holders import Target, find_holders
-from pytest_gpuclean.leaks.residue import Residue
 from pytest_gpuclean.leaks.suspects import choose_suspects
 from pytest_gpuclean.memory.census import each_living
 from pytest_gpuclean.memory.graphs import graphs_of
 from pytest_gpuclean.memory.living import Block, blocks_on, contents_of
 from pytest_gpuclean.memory.reach import Walk
+from pytest_gpuclean.memory.residue import Residue
 from pytest_gpuclean.model import ARRAYS, Account, Explanation, Holder, Leak
 from pytest_gpuclean.units import format_size
 

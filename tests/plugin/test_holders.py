@@ -1,11 +1,15 @@
 """The failure of a leak names what holds the memory, and what to do about that."""
 
+import sys
+
 import pytest
 
 numpy = pytest.importorskip("numpy")
 
 HEADER = """\
 import numpy as np
+import sys
+
 import pytest
 
 MiB = 1024 * 1024
@@ -200,3 +204,18 @@ def test_an_allowance_of_the_last_test_takes_nothing_from_what_adds_up_over_its_
     result.stdout.fnmatch_lines(
         ["gpuclean: module test_it.py leaked 2.0 MiB*", "  4 x ndarray*", "  held by test_it.CACHE*"]
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are read from /proc")
+def test_what_a_leaking_test_left_besides_is_told_with_it(host):
+    result = host("""
+        import socket
+
+        def test_it():
+            CACHE["server"] = socket.create_server(("127.0.0.1", 0))
+            CACHE["batch"] = zeros()
+
+        def test_next():
+            CACHE.pop("server").close()
+    """)
+    result.stdout.fnmatch_lines(["gpuclean: leaked 4.0 MiB*", "  left too: socket 127.0.0.1:* (listening)"])
