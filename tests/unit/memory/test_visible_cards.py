@@ -1,5 +1,7 @@
 """Where the figures of the cards come from, without anything being initialised."""
 
+import sys
+
 import pytest
 
 from pytest_gpuclean.memory.cards import Card
@@ -21,6 +23,13 @@ class Driver:
         return self.answer
 
 
+@pytest.fixture
+def _no_framework(monkeypatch):
+    """An earlier test in this process may have initialised an accelerator."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+
+@pytest.mark.usefixtures("_no_framework")
 @pytest.mark.parametrize(
     ("environ", "problem", "hint"),
     [
@@ -34,6 +43,7 @@ def test_the_driver_says_what_is_visible_and_why_there_is_no_more(environ, probl
     assert cards.read() == Seen((CARD,), hint)
 
 
+@pytest.mark.usefixtures("_no_framework")
 def test_without_a_driver_and_without_an_initialised_device_nothing_is_known():
     found = VisibleCards(Driver(Unavailable("nvml", "no driver")), {}).read()
     assert found == Unavailable("nvml", "no driver, and no framework has initialised a device yet")
