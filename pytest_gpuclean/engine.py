@@ -453,7 +453,9 @@ class Engine:
         occasion = Occasion(
             level=level,
             moved=self._has_grown(_HOST_MOVED_BYTES),
-            allocated=has_allocated(window.begin, snapshot),
+            # What can be read no more may have been used too: a device that is lost is found by the step that asks it.
+            allocated=has_allocated(window.begin, snapshot)
+            or len(snapshot.unavailable) > len(window.begin.unavailable),
             boundary=ending.module or ending.session,
             lost=self.gauge.lost_reason,
         )

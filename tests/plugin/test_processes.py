@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
@@ -736,6 +737,7 @@ class Item:
 
     def __init__(self):
         self.nodeid, self.stash = "test_it.py::test_a", pytest.Stash()
+        self.config = SimpleNamespace(option=SimpleNamespace(verbose=0))
 
 
 @pytest.mark.parametrize(
