@@ -486,11 +486,14 @@ class Engine:
     def _explained(self, found: Leak) -> Leak:
         """Say who holds a leak, where that is asked for; trouble of the search takes nothing from the verdict."""
         window = self._window
-        is_allowed = found.kind == "test" and window is not None and not window.terms.explains
-        if self._explainer is None or is_allowed:
+        if self._explainer is None:
             return found
+        older = self._judge.older_storages if found.kind == "test" else ()
         try:
-            return self._explainer.explained(found, self._judge.older_storages if found.kind == "test" else ())
+            if found.kind == "test" and window is not None and not window.terms.explains:
+                self._explainer.take_in(found, older)
+                return found
+            return self._explainer.explained(found, older)
         except Exception as error:
             self._judge.trouble.append(f"who holds it could not be looked up: {first_line(error)}")
             return found

@@ -106,16 +106,26 @@ class Explainer:
         seconds = time.perf_counter() - begin
         return dataclasses.replace(leak, explanation=dataclasses.replace(found, left=left, seconds=seconds))
 
-    def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:
+    def take_in(self, leak: Leak, older: Collection[Identity] = ()) -> None:
+        """Note what an allowed leak is made of, so that it is no part of a later one; who holds it is not asked."""
+        if self._left and self.is_on:
+            self._take(leak, blocks_on(Account(leak.device, leak.source)), older)
+
+    def _take(self, leak: Leak, blocks: Mapping[Identity, Block], older: Collection[Identity]) -> list[Block]:
         account = Account(leak.device, leak.source)
-        blocks = blocks_on(account)
         known = {
             identity: ids
             for identity, ids in self._older.get(account, {}).items()
-            if identity in blocks and not ids.isdisjoint(blocks[identity].ids)
+            # What a graph has saved may have had no object of its own.
+            if identity in blocks and not (ids and ids.isdisjoint(blocks[identity].ids))
         }
         chosen = self._chosen(blocks, leak, {*known, *older})
         self._older[account] = known | {block.identity: block.ids for block in chosen}
+        return chosen
+
+    def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:
+        blocks = blocks_on(Account(leak.device, leak.source))
+        chosen = self._take(leak, blocks, older)
         index_of = {block.identity: index for index, block in enumerate(chosen)}
 
         def reached_from(value: Any) -> list[int]:

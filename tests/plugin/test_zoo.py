@@ -40,13 +40,15 @@ class Mode:
     options: tuple[str, ...]
     needs: str | None = None
     """The module of the plugin that it takes."""
+    names_holders: bool = False
+    """Whether who holds it is checked: on a device, memory that came in small steps may be taken for its like."""
     interleaves: bool = False
     """Whether the tests of a module may be split up: what stays below a threshold then adds up elsewhere."""
     reruns: int = 0
 
 
 MODES = {
-    "serial": Mode(QUICK),
+    "serial": Mode(QUICK, names_holders=True),
     "serial-comprehensive": Mode(COMPREHENSIVE),
     "gate-alone": Mode(EACH),
     "two-workers": Mode((*QUICK, "-p", "xdist", "-n", "2"), "xdist", interleaves=True),
@@ -210,7 +212,7 @@ def mismatches_of(nodeid: str, told: Told, mode: Mode) -> Iterator[str]:
     if expected and not told.has_teardown_error:
         yield f"{nodeid}: has no error at its teardown"
     holder = declared(nodeid.partition("::")[0]).get("HELD", {}).get(nodeid.partition("::")[2])
-    if holder and told.headlines and f"held by {holder}" not in NUMBER.sub("N", told.text):
+    if mode.names_holders and holder and told.headlines and f"held by {holder}" not in NUMBER.sub("N", told.text):
         who = [line.strip() for line in told.text.splitlines() if line.startswith("  held by ")]
         yield f"{nodeid}: is not told as held by {holder}, but {who or 'nothing'}"
     for line in told.headlines:

@@ -64,6 +64,14 @@ def test_what_has_been_told_is_no_part_of_the_next():
     assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
 
 
+def test_what_was_allowed_is_no_part_of_the_next():
+    asked = explainer()
+    KEPT.append(zeros())
+    asked.take_in(leak())
+    KEPT.append(zeros())
+    assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
 def test_a_leak_on_another_device_takes_nothing_from_what_has_been_told():
     asked = explainer()
     KEPT.append(zeros())
@@ -145,6 +153,13 @@ class TestOfGraphs:
             holder.detail
             == "1 kept graph of 3 functions (MulBackward0 ... SumBackward0) holds 8.0 MiB of saved tensors"
         )
+
+    def test_what_a_graph_has_saved_is_told_once(self):
+        asked = explainer()
+        for _ in range(2):
+            KEPT.append(self.kept(output=False))
+            told = asked.explained(leak(12)).explanation
+        assert [holder.chain.partition(".grad_fn")[0] for holder in told.holders] == [f"{__name__}.KEPT[1]"]
 
     def test_a_kept_output_is_told_with_what_its_graph_holds(self):
         asked = explainer()
