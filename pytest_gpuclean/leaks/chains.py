@@ -92,7 +92,7 @@ def _is_dict_of(path: Sequence[Any], at: int) -> bool:
 def _kind(start: Start, links: list[Link], suffix: str) -> tuple[str, str]:
     """Choose what tells most: the first special thing on the way, where the chain begins, or how."""
     detail = start.detail or next((link.detail for link in links if link.detail), "")
-    if suffix.startswith(".grad_fn"):
+    if suffix.startswith(".grad_fn") and start.kind not in (causes.NO_HOLDER, causes.NOT_FOLLOWED):
         return causes.KEPT_GRAPH, detail
     kinds = [start.kind, *(link.kind for link in links)]
     # A thread that stands in code of a library is a worker: what it works on says more.
