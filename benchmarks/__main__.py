@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from benchmarks import growth, needs, nvml, per_test, processes, startup
+from benchmarks import growth, holders, needs, nvml, per_test, processes, startup
 from benchmarks.measure import ROOT, Row
 
 BENCHMARKS: dict[str, Callable[..., Iterable[Row]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[..., Iterable[Row]]] = {
     "processes": processes.run,
     "nvml": nvml.run,
     "needs": needs.run,
+    "holders": holders.run,
 }
 RESULTS = ROOT / "benchmarks" / "results" / "results.json"
 PAGE = ROOT / "docs" / "benchmarks.md"

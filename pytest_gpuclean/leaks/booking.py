@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,18 @@ class _Found:
     chain: chains.Chain
     length: int
     reached: set[int]
+    is_counted: bool = False
+    """Whether this is known to be all."""
+
+
+class Counting(enum.Enum):
+    """What is known of how much a holder holds."""
+
+    ALL = enum.auto()
+    MORE = enum.auto()
+    """It is to be found out."""
+    UNKNOWN = enum.auto()
+    """There is no time to find it out."""
 
 
 class Booking:
@@ -38,7 +51,7 @@ class Booking:
         self._reach: dict[int, frozenset[int]] = {}
 
     def book(
-        self, path: Sequence[Any], start: Start, suffix: str, indexes: Collection[int], *, may_count: bool
+        self, path: Sequence[Any], start: Start, suffix: str, indexes: Collection[int], counting: Counting
     ) -> Collection[int]:
         """Take note of a chain, and return the places of the targets that its beginning reaches.
 
@@ -47,7 +60,7 @@ class Booking:
             start: how it begins.
             suffix: what follows the last one.
             indexes: the places of the targets that are known to be held by it.
-            may_count: whether there is time to find out what else is reached from its beginning.
+            counting: whether these are all, or what else is reached is to be found out.
         """
         chain = chains.describe(path, start, suffix)
         found = self._found.get(chain.root) or self._found.get(chain.trunk)
@@ -56,7 +69,8 @@ class Booking:
         elif _tells_more(chain, found.chain):
             found.chain = chain
         found.reached.update(indexes)
-        if may_count:
+        found.is_counted |= counting is Counting.ALL
+        if counting is Counting.MORE and not found.is_counted:
             found.reached |= self._reachable(path[chain.anchor])
         self._merge(chain.root)
         return found.reached
@@ -72,7 +86,8 @@ class Booking:
             return
         found = [self._found.pop(trunk) for trunk in alike]
         first = min(found, key=lambda each: each.length)
-        self._found[root] = _Found(first.chain, first.length, set().union(*(each.reached for each in found)))
+        reached = set().union(*(each.reached for each in found))
+        self._found[root] = _Found(first.chain, first.length, reached, any(each.is_counted for each in found))
 
     def holders(self, size_bytes: Callable[[Collection[int]], int]) -> tuple[Holder, ...]:
         """List them, the largest first.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_gpuclean.leaks import orphans
-from pytest_gpuclean.leaks.booking import Booking
+from pytest_gpuclean.leaks.booking import Booking, Counting
 from pytest_gpuclean.leaks.forward import Forward
 from pytest_gpuclean.leaks.landmarks import Start
 from pytest_gpuclean.leaks.representatives import Representatives
@@ -19,6 +19,8 @@ from pytest_gpuclean.model import Holder
 _ENOUGH = 0.95
 """Of the bytes: who holds the rest is not looked for."""
 _LEVELS_FOR_A_SECOND = 10
+_MANY = 64
+"""Of that many targets most are found forward, or not at all: back leads the way from a few only."""
 _SHARE_FORWARD_FIRST = 0.2
 _SHARE_BACK = 0.5
 _SHARE_FORWARD = 0.5
@@ -77,7 +79,7 @@ class Finder:
         return ""
 
     def _follow(self, chosen: list[int]) -> None:
-        self._look_forward(_SHARE_FORWARD_FIRST)
+        self._look_forward(_SHARE_FORWARD if len(self._targets) > _MANY else _SHARE_FORWARD_FIRST)
         trail = self._climb(chosen, _SHARE_BACK, None)
         lost = self._book_trail(trail, chosen)
         if lost:
@@ -127,7 +129,7 @@ class Finder:
             if self._is_late():
                 return
             path = self._forward.way_to(at)
-            self._book(path, self._roots.start(path), indexes)
+            self._book(path, self._roots.start(path), indexes, are_all=self._forward.has_all)
 
     def _meet(self, trail: Trail, number: int, index: int) -> bool:
         """Book a way on which the search back from a target and the one forward meet; tell whether there is one."""
@@ -141,10 +143,10 @@ class Finder:
                 return True
         return False
 
-    def _book(self, path: Sequence[Any], start: Start, indexes: list[int]) -> None:
+    def _book(self, path: Sequence[Any], start: Start, indexes: list[int], *, are_all: bool = False) -> None:
+        counting = Counting.ALL if are_all else Counting.UNKNOWN if self._is_late() else Counting.MORE
         suffix = self._targets[indexes[0]].suffix
-        held = self._booking.book(path, start, suffix, indexes, may_count=not self._is_late())
-        self._choice.explain(held)
+        self._choice.explain(self._booking.book(path, start, suffix, indexes, counting))
 
     def _is_late(self) -> bool:
         return time.thread_time() > self._deadline

@@ -36,6 +36,9 @@ _NOT_ENTERED = (
 )
 
 
+_CONTAINERS = frozenset(id(kind) for kind in (dict, list, tuple, set, frozenset, types.FunctionType))
+
+
 class _Way(enum.Enum):
     """What to do with the objects of a type."""
 
@@ -58,7 +61,7 @@ class Forward:
         self._objects: list[Any] = []
         self._came_from: list[int] = []
         self._tops: list[int] = []
-        """For each object, which of the first ones leads to it."""
+        """For each object, which of the first ones leads to it, or which attribute of the first one."""
         self._holding: dict[int, list[Any]] = {}
         """For each of the first ones that is no root itself, the roots that have it."""
         self._are_roots: set[int] = set()
@@ -67,6 +70,8 @@ class Forward:
         self._modules: set[str] = set()
         """The names of the user's."""
         self._at = 0
+        self.has_all = False
+        """Whether everything that was wanted was reached."""
 
     @property
     def is_done(self) -> bool:
@@ -97,6 +102,7 @@ class Forward:
                     self._enter(value, at)
                     if id(value) in missing:
                         missing.discard(id(value))
+        self.has_all = not missing
 
     def own(self) -> tuple[int, ...]:
         """Give the identities of what this is made of that refers to what was reached."""
@@ -111,7 +117,7 @@ class Forward:
         return None
 
     def top_of(self, at: int) -> int:
-        """Return which of the first objects has led to one."""
+        """Return which of the first objects, or of their attributes, has led to one."""
         return self._tops[at]
 
     def way_to(self, at: int) -> list[Any]:
@@ -149,11 +155,23 @@ class Forward:
         if (way is _Way.LOOK or self._roots.is_known(value)) and self._roots.is_root(value):
             came_from = -1
             self._are_roots.add(at)
-        self._tops.append(at if came_from < 0 else self._tops[came_from])
+        is_top = came_from < 0 or self._leads_by_attributes(came_from)
+        self._tops.append(at if is_top else self._tops[came_from])
         self._place[id(value)] = at
         self._objects.append(value)
         self._came_from.append(came_from)
         return at
+
+    def _leads_by_attributes(self, at: int) -> bool:
+        """Tell whether an object is one of the first ones and no container, or the `__dict__` of such a one."""
+        above = self._came_from[at]
+        if above < 0:
+            return id(type(self._objects[at])) not in _CONTAINERS
+        return (
+            self._came_from[above] < 0
+            and type(self._objects[at]) is dict
+            and id(type(self._objects[above])) not in _CONTAINERS
+        )
 
     def _way_of(self, kind: type) -> _Way:
         if raw.is_a(kind, types.ModuleType) or any(kind is one for one in _NOT_ENTERED):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import time
 import types
 from collections.abc import Collection, Sequence
@@ -97,7 +98,7 @@ def _untracked_among(objects: Sequence[Any]) -> list[Any]:
 def _of_kinds(objects: Sequence[Any], kinds: Collection[int], *, wanted: bool) -> list[Any]:
     # By the identity of the type: a metaclass may compare or hash as it likes. Each step runs in C.
     are = map(kinds.__contains__, map(id, map(type, objects)))
-    return list(compress(objects, are if wanted else map(False.__eq__, are)))
+    return list(compress(objects, are if wanted else map(operator.not_, are)))
 
 
 def _refer(containers: list[Any], wanted: Collection[int]) -> bool:

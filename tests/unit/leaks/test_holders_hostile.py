@@ -316,5 +316,6 @@ def test_what_the_caller_passes_may_fail(world):
     def broken(value):
         raise RuntimeError("no")
 
-    holding = world("KEPT = []\ndef leak(t): KEPT.append(t)").leak().holding(reached_from=broken)
+    code = "import contextvars\nV = contextvars.ContextVar('v')\ndef leak(t): V.set(t)\ndef undo(): V.set(None)"
+    holding = world(code).leak().holding(reached_from=broken)
     assert holding.cut == "the search ended early: RuntimeError: no"
