@@ -13,7 +13,7 @@ from typing import Any
 from pytest_gpuclean.leaks import frames, raw
 from pytest_gpuclean.leaks.roots import Roots
 
-_MOST_OBJECTS = 500_000
+_MOST_OBJECTS = 1_000_000
 _CHECK_EVERY = 1024
 _NOT_ENTERED = (
     type(None),
@@ -95,14 +95,27 @@ class Forward:
         while missing and self._at < len(self._objects) < _MOST_OBJECTS:
             if self._at % _CHECK_EVERY == 0 and time.thread_time() > deadline:
                 return
-            at = self._at
-            self._at += 1
-            for value in self._next(self._objects[at]):
-                if id(value) not in self._place and id(value) not in skipped:
-                    self._enter(value, at)
-                    if id(value) in missing:
-                        missing.discard(id(value))
+            missing.difference_update(self._step(skipped))
         self.has_all = not missing
+
+    def _step(self, skipped: set[int]) -> list[int]:
+        """Enter what the next object refers to, and return the identities of it."""
+        at = self._at
+        self._at += 1
+        place, kinds, known = self._place, self._kinds, self._roots.known
+        top = None if self._leads_by_attributes(at) else self._tops[at]
+        fresh: list[int] = []
+        for value in self._next(self._objects[at]):
+            identity = id(value)
+            if identity in place or identity in skipped:
+                continue
+            way = kinds.get(id(type(value)))
+            if way is _Way.IN and identity not in known:
+                self._add(value, at, top)
+            elif way is _Way.PAST or self._enter(value, at, top) is None:
+                continue
+            fresh.append(identity)
+        return fresh
 
     def own(self) -> tuple[int, ...]:
         """Give the identities of what this is made of that refers to what was reached."""
@@ -140,23 +153,26 @@ class Forward:
     def _enter_first(self, root: Any, value: Any) -> None:
         at = self._place.get(id(value))
         if at is None:
-            at = self._enter(value, -1)
+            at = self._enter(value, -1, None)
         if at is not None and at not in self._are_roots:
             self._holding.setdefault(at, []).append(root)
 
-    def _enter(self, value: Any, came_from: int) -> int | None:
+    def _enter(self, value: Any, came_from: int, top: int | None) -> int | None:
         kind = type(value)
         way = self._kinds.get(id(kind))  # by id: a metaclass may compare or hash as it likes
         if way is None:
             way = self._kinds[id(kind)] = self._way_of(kind)
         if way is _Way.PAST or (way is _Way.LOOK and not self._may_enter(value, kind)):
             return None
+        may_be_root = (way is _Way.LOOK and kind is not dict) or id(value) in self._roots.known
+        if may_be_root and self._roots.is_root(value):
+            self._are_roots.add(len(self._objects))
+            came_from, top = -1, None
+        return self._add(value, came_from, top)
+
+    def _add(self, value: Any, came_from: int, top: int | None) -> int:
         at = len(self._objects)
-        if (way is _Way.LOOK or self._roots.is_known(value)) and self._roots.is_root(value):
-            came_from = -1
-            self._are_roots.add(at)
-        is_top = came_from < 0 or self._leads_by_attributes(came_from)
-        self._tops.append(at if is_top else self._tops[came_from])
+        self._tops.append(at if top is None else top)
         self._place[id(value)] = at
         self._objects.append(value)
         self._came_from.append(came_from)

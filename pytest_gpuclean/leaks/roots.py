@@ -37,7 +37,8 @@ class Roots:
         """
         self.modules = Modules()
         self.running = frames.Running()
-        self._known = known
+        self.known = known
+        """Words by identity."""
         self._threads = {id(thread): name for _, thread, name in frames.thread_objects()}
         self._landmarks = landmarks.Landmarks()
         self._stores = landmarks.Stores()
@@ -45,10 +46,6 @@ class Roots:
     def is_root(self, candidate: Any) -> bool:
         """Tell whether a search has arrived."""
         return self._naming(candidate) is not None
-
-    def is_known(self, candidate: Any) -> bool:
-        """Tell whether the caller has words for an object."""
-        return id(candidate) in self._known
 
     def may_be_root(self, kind: type) -> bool:
         """Tell whether objects of a type can be a root, whatever else the caller knows."""
@@ -85,7 +82,7 @@ class Roots:
 
     def _naming(self, candidate: Any) -> Naming | None:
         kind = type(candidate)
-        if id(candidate) in self._known:
+        if id(candidate) in self.known:
             return self._of_known
         if id(candidate) in self._threads:
             return self._of_thread
@@ -102,7 +99,7 @@ class Roots:
         return self._stores.naming(candidate) or self._landmarks.naming(candidate)
 
     def _of_known(self, path: Sequence[Any]) -> Start:
-        return landmarks.fixture_start(path, raw.text_of(self._known[id(path[0])], 200))
+        return landmarks.fixture_start(path, raw.text_of(self.known[id(path[0])], 200))
 
     def _of_thread(self, path: Sequence[Any]) -> Start:
         words = f"thread '{self._threads[id(path[0])]}'"
