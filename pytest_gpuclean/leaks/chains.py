@@ -89,6 +89,14 @@ def _is_dict_of(path: Sequence[Any], at: int) -> bool:
     return type(path[at]) is dict and not raw.is_a(type(path[at - 1]), dict, list, tuple)
 
 
+def is_in_container(path: Sequence[Any]) -> bool:
+    """Tell whether a leaked object is an item among others, not an attribute, and not what a root itself holds."""
+    at = len(path) - 2
+    if at < 2 or _is_dict_of(path, at):
+        return False
+    return any(type(path[at]) is kind for kind in (dict, list, tuple, set))
+
+
 def _kind(start: Start, links: list[Link], suffix: str) -> tuple[str, str]:
     """Choose what tells most: the first special thing on the way, where the chain begins, or how."""
     detail = start.detail or next((link.detail for link in links if link.detail), "")

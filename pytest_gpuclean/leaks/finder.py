@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from pytest_gpuclean.leaks import orphans
+from pytest_gpuclean.leaks import chains, orphans
 from pytest_gpuclean.leaks.booking import Booking, Counting
 from pytest_gpuclean.leaks.forward import Forward
 from pytest_gpuclean.leaks.landmarks import Start
@@ -107,9 +107,15 @@ class Finder:
     def _book_trail(self, trail: Trail, chosen: list[int]) -> list[int]:
         """Book the ways that a search back has found, and list the numbers of those to that there is none."""
         held: set[int] = set()
+        ways: set[tuple[int, ...]] = set()
         for number, path in trail.paths():
             held.add(number)
-            self._book(path, self._roots.start(path), [chosen[number]])
+            # To a neighbour in one container the way is the same, and naming it costs a look at the whole container.
+            way = tuple(map(id, path[:-1] if chains.is_in_container(path) else path))
+            if way not in ways and not (ways and self._is_late()):
+                ways.add(way)
+                self._book(path, self._roots.start(path), [chosen[number]])
+            self._choice.explain([chosen[number]])
         return [number for number, index in enumerate(chosen) if number not in held and not self._choice.knows(index)]
 
     def _look_forward(self, share: float) -> None:

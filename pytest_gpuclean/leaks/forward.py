@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from pytest_gpuclean.leaks import frames, raw
+from pytest_gpuclean.leaks import arrays, frames, raw
 from pytest_gpuclean.leaks.roots import Roots
 
 _MOST_OBJECTS = 1_000_000
@@ -27,7 +27,6 @@ _NOT_ENTERED = (
     range,
     slice,
     types.CodeType,
-    types.BuiltinFunctionType,
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
     types.WrapperDescriptorType,
@@ -69,6 +68,7 @@ class Forward:
         self._kinds: dict[int, _Way] = {}
         self._modules: set[str] = set()
         """The names of the user's."""
+        self._array = arrays.array_type()
         self._at = 0
         self.has_all = False
         """Whether everything that was wanted was reached."""
@@ -203,7 +203,7 @@ class Forward:
         return not raw.is_a(kind, type) or raw.module_of(value) in self._modules
 
     def _next(self, value: Any) -> list[Any]:
-        found = gc.get_referents(value)
+        found = gc.get_referents(value) or arrays.elements_of(value, self._array)
         kind = type(value)
         if kind is types.FunctionType:
             return [each for each in found if each is not value.__globals__]

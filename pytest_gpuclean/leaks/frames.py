@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from pytest_gpuclean.leaks import raw
 
-_SKIPPED = frozenset({__name__.partition(".")[0], "_pytest", "pluggy", "pytest"})
+_RUNNER = frozenset({"_pytest", "pluggy", "pytest"})
+_SKIPPED = _RUNNER | {__name__.partition(".")[0]}
 """Packages whose functions are the caller's own way to here."""
 
 
@@ -61,9 +62,12 @@ class Running:
         found: list[tuple[Place, Any]] = []
         frame: types.FrameType | None = top
         inside = ""
+        is_around = False
         while frame is not None:
             self.frames.add(id(frame))
-            if not is_skipped(frame):
+            # What has called the test runner, and the runner's plugins on the way to here, hold what they hold for it.
+            is_around = is_around or (thread == "" and _module_of(frame).partition(".")[0] in _RUNNER)
+            if not is_around and not is_skipped(frame):
                 function, module = function_of(frame), _module_of(frame)
                 standing = f"{standing_of(frame)}{inside}"
                 for variable, value in variables_of(frame):

@@ -67,7 +67,7 @@ def variable_behind(path: Sequence[Any], at: int) -> Variable | None:
     if following is not raw.MISSING and type(value) is dict:
         key = raw.key_of(value, following)
         if type(key) is str and value is raw.instance_dict(function):
-            return Variable(causes.FUNCTION_ATTRIBUTE, raw.text_of(key), 2)
+            return Variable(causes.FUNCTION_ATTRIBUTE, raw.name_text(key), 2)
     return None
 
 

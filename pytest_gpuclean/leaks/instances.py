@@ -54,7 +54,7 @@ def attribute_at(path: Path, at: int) -> Attribute:
     if at + 2 < len(path) and raw.is_instance_dict(owner, value):
         key = raw.key_of(value, path[at + 2])
         if type(key) is str:
-            name, width = raw.text_of(key), 2
+            name, width = raw.name_text(key), 2
     name = name or raw.attribute_name(owner, value)
     for module, class_name, describe in _KNOWN:
         if raw.is_named(kind, module, class_name):
@@ -84,7 +84,7 @@ def _of_torch_module(step: Step) -> Attribute | None:
         key = step.key()
         if type(key) is str:
             text = raw.text_of(key)
-            typed = f"[{text}]" if text.isdecimal() else f".{text}"
+            typed = f"[{text}]" if text.isdecimal() else f".{raw.name_text(key)}"
             return Attribute(typed, step.width + 1, _PARAMETERS[step.name])
     if step.name and step.name.endswith("_hooks"):
         kind = causes.BACKWARD_HOOK if "backward" in step.name else causes.FORWARD_HOOK
@@ -107,7 +107,7 @@ def _of_mock(step: Step) -> Attribute | None:
         return None
     if step.name == "_mock_children":
         key = step.key()
-        return Attribute(f".{raw.text_of(key)}", step.width + 1, causes.MOCK) if type(key) is str else None
+        return Attribute(f".{raw.name_text(key)}", step.width + 1, causes.MOCK) if type(key) is str else None
     public = "mock_calls" if step.name == "_mock_mock_calls" else step.name.removeprefix("_mock_")
     return Attribute(f".{public}", step.width, causes.MOCK)
 

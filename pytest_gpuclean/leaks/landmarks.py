@@ -32,6 +32,7 @@ class Start(NamedTuple):
 
 
 Path = Sequence[Any]
+_MOST_NODES = 20
 
 
 class Landmarks:
@@ -61,20 +62,31 @@ Naming = Callable[[Path], Start]
 
 
 def _of_logger(path: Path) -> Start:
-    name = raw.attribute(path[0], "name")
-    text = "" if raw.is_named(type(path[0]), "logging", "RootLogger") else raw.key_text(name)[1:-1]
+    name = raw.text_of(raw.attribute(path[0], "name"))
+    text = "" if raw.is_named(type(path[0]), "logging", "RootLogger") else f'"{name}"'
     return Start(causes.LOGGING_HANDLER, text=f"logging.getLogger({text})")
 
 
 def _of_node(path: Path) -> Start:
-    name = raw.text_of(raw.attribute(path[0], "_nodeid"), 300)
+    """Name a test, or what collects tests, by the names of it and of those around it: its id is made anew each time."""
+    names: list[str] = []
+    node = path[0]
+    while raw.is_named(type(node), "_pytest.nodes", "Node") and len(names) < _MOST_NODES:
+        kind = type(node)
+        if not raw.is_named(kind, "_pytest.main", "Session") and not raw.is_named(kind, "_pytest.nodes", "Directory"):
+            names.append(raw.text_of(raw.attribute(node, "name"), 200))
+        node = raw.attribute(node, "parent")
     what = raw.qualname_of(type(path[0]))
-    return Start(causes.PYTEST, words=f"pytest's {what} {name}".rstrip())
+    return _of_pytest(f"{what} {'::'.join(reversed(names))}".rstrip())
+
+
+def _of_pytest(name: str) -> Start:
+    return Start(causes.PYTEST, words=f"pytest's {name}", group=f"pytest's {name}")
 
 
 def _of_report(path: Path) -> Start:
     name = raw.text_of(raw.attribute(path[0], "nodeid"), 300)
-    return Start(causes.PYTEST, words=f"pytest's report of {name}")
+    return _of_pytest(f"report of {name}")
 
 
 def _of_fixture(path: Path) -> Start:
@@ -95,11 +107,11 @@ def fixture_start(path: Path, words: str) -> Start:
     if raw.is_named(type(path[0]), "_pytest.fixtures", "FixtureDef"):
         cached = raw.attribute(path[0], "cached_result")
         width = next((at + 1 for at in range(1, min(3, len(path) - 1)) if path[at] is cached), 0)
-    return Start(causes.FIXTURE, words=words, lead=lead, width=width)
+    return Start(causes.FIXTURE, words=words, lead=lead, width=width, group=words)
 
 
 def _of_runner(path: Path) -> Start:
-    return Start(causes.PYTEST, words=f"pytest's {raw.qualname_of(type(path[0]))}")
+    return _of_pytest(raw.qualname_of(type(path[0])))
 
 
 def is_done(task: Any) -> bool:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pytest_gpuclean.leaks import causes, frames, functions, raw
+from pytest_gpuclean.leaks import arrays, causes, frames, functions, raw
 from pytest_gpuclean.leaks.instances import attribute_at
 
 
@@ -65,9 +65,9 @@ def link_at(path: Path, at: int) -> Link:
 
 def _of_dict(path: Path, at: int) -> Link | None:
     mapping, value = path[at], path[at + 1]
-    for key, found in raw.pairs_of(mapping):
-        if found is value:
-            return Link(1, raw.key_text(key))
+    key = raw.key_of(mapping, value)
+    if key is not raw.MISSING:
+        return Link(1, raw.key_text(key))
     if any(key is value for key, _ in raw.pairs_of(mapping)):
         return Link(1, ".keys()")
     return None
@@ -216,6 +216,11 @@ def _of_method(path: Path, at: int) -> Link | None:
     return Link(1, typed, kind=causes.BOUND_METHOD)
 
 
+def _of_builtin(_path: Path, _at: int) -> Link | None:
+    """A method of a built-in object, such as `some_list.append`."""
+    return Link(1, ".__self__", kind=causes.BOUND_METHOD)
+
+
 def _of_partial(path: Path, at: int) -> Link | None:
     name = raw.attribute_name(path[at], path[at + 1])
     return Link(1, f".{name}", kind=causes.PARTIAL) if name else None
@@ -234,10 +239,10 @@ def _of_class(path: Path, at: int) -> Link | None:
     if type(value) is dict and at + 2 < len(path):
         key = raw.key_of(value, path[at + 2])
         if type(key) is str and raw.find(raw.namespace_of(holder), key) is path[at + 2]:
-            return Link(2, f".{raw.text_of(key)}", kind=causes.CLASS_ATTRIBUTE)
+            return Link(2, f".{raw.name_text(key)}", kind=causes.CLASS_ATTRIBUTE)
     for key, found in raw.namespace_of(holder).items():
         if found is value:
-            return Link(1, f".{raw.text_of(key)}", kind=causes.CLASS_ATTRIBUTE)
+            return Link(1, f".{raw.name_text(key)}", kind=causes.CLASS_ATTRIBUTE)
     return None
 
 
@@ -267,12 +272,17 @@ def _of_local(path: Path, at: int) -> Link | None:
     if len(following) < 3 or any(type(each) is not dict for each in following[:2]):
         return None
     key = raw.key_of(following[1], following[2])
-    return Link(3, f".{raw.text_of(key)}", kind=causes.THREAD_LOCAL) if type(key) is str else None
+    return Link(3, f".{raw.name_text(key)}", kind=causes.THREAD_LOCAL) if type(key) is str else None
 
 
 def _of_queue(path: Path, at: int) -> Link | None:
     """A queue in C, which until 3.12 has its items in a list."""
     return Link(2 if sys.version_info < (3, 13) and at + 2 < len(path) else 1)
+
+
+def _of_array(path: Path, at: int) -> Link | None:
+    index = raw.position_of(iter(arrays.elements_of(path[at], arrays.array_type())), path[at + 1])
+    return None if index is None else Link(1, f".flat[{index}]")
 
 
 def _of_instance(path: Path, at: int) -> Link:
@@ -297,6 +307,8 @@ _BY_TYPE: tuple[tuple[type, Describe], ...] = (
     (types.TracebackType, _of_traceback),
     (BaseException, _of_exception),
     (types.MethodType, _of_method),
+    (types.BuiltinFunctionType, _of_builtin),
+    (types.MethodWrapperType, _of_builtin),
     (functools.partial, _of_partial),
     (_CellType, _of_cell),
     (weakref.ReferenceType, _of_reference),
@@ -306,4 +318,4 @@ _BY_TYPE: tuple[tuple[type, Describe], ...] = (
     (contextvars.Token, _of_token),
     (_thread._local, _of_local),
 )
-_BY_NAME = (("_queue", "SimpleQueue", _of_queue),)
+_BY_NAME = (("_queue", "SimpleQueue", _of_queue), ("numpy", "ndarray", _of_array))

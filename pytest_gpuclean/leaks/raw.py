@@ -108,6 +108,12 @@ def key_text(key: object) -> str:
     return f"[<{qualname_of(kind)}>]"
 
 
+def name_text(name: object) -> str:
+    """Write the name of an attribute; one that no code could write is written as the key of a dict is."""
+    text = text_of(name)
+    return text if text.isidentifier() else key_text(name)[1:-1]
+
+
 def pairs_of(mapping: Any) -> list[tuple[Any, Any]]:
     """List the keys and values of a dict, of a class that derives from it, or of a class's namespace."""
     for _ in range(_RETRIES):
@@ -138,9 +144,12 @@ def _items(mapping: Any) -> Iterable[tuple[Any, Any]]:
 
 def key_of(mapping: Any, value: object) -> Any:
     """Return the first key under which a dict has an object, or `MISSING`."""
-    for key, found in pairs_of(mapping):
-        if found is value:
-            return key
+    for _ in range(_RETRIES):
+        with contextlib.suppress(RuntimeError):
+            for key, found in _items(mapping):
+                if found is value:
+                    return key
+            return MISSING
     return MISSING
 
 
@@ -190,7 +199,7 @@ def attribute_name(value: Any, held: object) -> str | None:
         return name
     namespace = instance_dict(value)
     key = MISSING if namespace is None else key_of(namespace, held)
-    return text_of(key) or None
+    return name_text(key) if type(key) is str else None
 
 
 def instance_dict(value: Any) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ class Roots:
     def _of_module(self, path: Sequence[Any]) -> Start:
         namespace = path[0]
         module = self.modules.name_of(namespace)
-        names = [raw.text_of(key) for key, value in raw.pairs_of(namespace) if value is path[1]] or ["<unknown>"]
+        names = [raw.name_text(key) for key, value in raw.pairs_of(namespace) if value is path[1]] or ["<unknown>"]
         kind = _SPECIAL_GLOBALS.get((module, names[0]), causes.MODULE_GLOBAL)
         if module == "torch.nn.modules.module" and names[0].startswith(_GLOBAL_HOOKS):
             kind = causes.BACKWARD_HOOK if "backward" in names[0] else causes.FORWARD_HOOK

@@ -404,6 +404,11 @@ test_model.KEPT.keywords["end"][0]
 import functools
 def leak(t): global KEPT; KEPT = functools.partial(print, 1, end=[t])
 
+## method of a list
+bound method
+test_model.KEPT.__self__[0]
+def leak(t): global KEPT; KEPT = [t].append
+
 ## bound method
 bound method
 test_model.KEPT[0].__self__.w

@@ -132,15 +132,27 @@ def test_a_definition_of_a_fixture_is_seen_through(world):
     assert model.found() == [("fixture", "fixture 'model': model[\"a\"]")]
 
 
-def test_a_test_of_pytest_is_named_by_its_id(world):
+def test_a_test_of_pytest_is_named_by_its_place(world):
     code = """
-    class Node: __slots__ = ("_nodeid",)
+    class Node:
+        __slots__ = ("__dict__", "name", "parent")
+        def __init__(self, name, parent): self.name, self.parent = name, parent
     Node.__module__ = "_pytest.nodes"
+    class Session(Node): pass
+    Session.__module__ = "_pytest.main"
     class Function(Node): pass
-    ITEM = Function()
-    def leak(t): ITEM._nodeid = "test_a.py::test_b"; ITEM.funcargs = {"x": [t]}
+    ITEM = Function("test_b[1]", Node("TestA", Node("test_a.py", Session("", None))))
+    def leak(t): ITEM.funcargs = {"x": [t]}
     """
-    assert world(code).leak().found() == [("pytest", 'pytest\'s Function test_a.py::test_b: funcargs["x"][0]')]
+    chain = 'pytest\'s Function test_a.py::TestA::test_b[1]: funcargs["x"][0]'
+    assert world(code).leak().found() == [("pytest", chain)]
+
+
+def test_a_test_of_this_pytest_is_named(world, request):
+    model = world("def leak(t): NODE.my_own = [t]", NODE=request.node).leak()
+    name = "test_holders.py::test_a_test_of_this_pytest_is_named"
+    assert model.found() == [("pytest", f"pytest's Function {name}: my_own[0]")]
+    del request.node.my_own
 
 
 def test_objects_of_the_caller_are_no_holders(world):
@@ -170,6 +182,22 @@ def test_where_a_thread_stands_is_told(world):
         code.splitlines().index("def loop(batch): END.wait()") + 1 + len("class Tensor:\n    pass\n".splitlines()) + 1
     )
     assert holder.detail.startswith(f"now at test_model.py:{line} in loop, inside threading.py:")
+
+
+def test_a_thread_that_threading_does_not_know_is_told(world):
+    code = """
+    import _thread, threading, time
+    END, BEGUN, ENDED = threading.Event(), threading.Event(), threading.Event()
+    def loop(batch):
+        BEGUN.set()
+        END.wait()
+        ENDED.set()
+    def leak(t): _thread.start_new_thread(loop, ([t],)); BEGUN.wait()
+    def undo(): END.set(); ENDED.wait()
+    """
+    ((kind, chain),) = world(code).leak().found()
+    assert kind == "thread"
+    assert chain.endswith(", not started by threading' in test_model.loop: batch[0]")
 
 
 def test_where_a_generator_is_suspended_is_told(world):

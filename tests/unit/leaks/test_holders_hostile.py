@@ -210,6 +210,22 @@ def test_no_value_is_ever_printed(world):
     assert "[<Key>]" in text
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class Box: pass\nKEPT = Box()\ndef leak(t): setattr(KEPT, SECRET, t)",
+        "class Box: pass\ndef leak(t): setattr(Box, SECRET, t)",
+        "def step(): pass\ndef leak(t): setattr(step, SECRET, t)",
+        "def leak(t): globals()[SECRET] = t",
+        "import threading\nKEPT = threading.local()\ndef leak(t): setattr(KEPT, SECRET, t)",
+    ],
+)
+def test_a_name_that_no_code_could_write_is_not_printed(world, code):
+    found = world(code, SECRET=SECRET).leak().holding().holders
+    assert "<str of 14>" in str(found)
+    assert SECRET not in str(found)
+
+
 def test_dicts_that_other_threads_change_are_no_obstacle(world):
     model = world("KEPT = {}\ndef leak(t): KEPT['a'] = {'b': t}").leak()
     kept, ended, errors = model.module.KEPT, threading.Event(), []

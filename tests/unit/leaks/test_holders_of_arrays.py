@@ -124,6 +124,13 @@ def test_an_array_in_containers_that_are_not_tracked_is_found(world, chain):
     assert len(found) == 1
 
 
+def test_an_array_in_an_array_of_objects_is_found(world):
+    numpy = pytest.importorskip("numpy")
+    code = "import numpy\nKEPT = {'rows': numpy.empty(3, dtype=object)}\ndef leak(t): KEPT['rows'][1] = t"
+    model = world(code).leak(make=lambda: numpy.zeros(4))
+    assert model.found() == [("module global", 'test_model.KEPT["rows"].flat[1]')]
+
+
 def test_many_arrays_in_a_dict_are_one_holder(world):
     numpy = pytest.importorskip("numpy")
     code = "KEPT = {}\ndef leak(*arrays): KEPT.update(enumerate(arrays))"
