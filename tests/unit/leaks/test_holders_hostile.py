@@ -274,19 +274,22 @@ def test_the_search_leaves_nothing_behind(world, name):
     model = world(cases[name][0]).leak()
     model.holding()  # what is made once: caches of the interpreter, a frame's dict before 3.13
     value = weakref.ref(model.targets[0].values[0])
-    gc.collect()
-    objects, references = len(gc.get_objects()), sys.getrefcount(value())
-    weak = weakref.getweakrefcount(value())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        modules = set(sys.modules)
-        model.holding()
-        assert set(sys.modules) == modules
-    warned, caught = len(caught), None
-    references_now, weak_now = sys.getrefcount(value()), weakref.getweakrefcount(value())
-    assert (warned, references_now, weak_now) == (0, references, weak)
-    gc.collect()
-    assert len(gc.get_objects()) <= objects + 3
+    references, weak = sys.getrefcount(value()), weakref.getweakrefcount(value())
+    grown = []
+    for _ in range(3):  # once is no proof: libraries make things of their own now and then
+        gc.collect()
+        objects = len(gc.get_objects())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            modules = set(sys.modules)
+            model.holding()
+            assert set(sys.modules) == modules
+        warned, caught = len(caught), None
+        references_now, weak_now = sys.getrefcount(value()), weakref.getweakrefcount(value())
+        assert (warned, references_now, weak_now) == (0, references, weak)
+        gc.collect()
+        grown.append(len(gc.get_objects()) - objects)  # a number: a failure must not keep the whole heap
+    assert min(grown) <= 0
 
 
 def test_an_instance_gets_no_dict_for_being_looked_at(world):
