@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,16 +14,20 @@ from pytest_gpuclean.memory.failures import Failure, classify
 from pytest_gpuclean.memory.health import HealthCheck
 from pytest_gpuclean.model import DeviceFailure
 from pytest_gpuclean.plugin.again import Again
+from pytest_gpuclean.plugin.cards import elsewhere
 from pytest_gpuclean.plugin.lost import LostDevices
 from pytest_gpuclean.plugin.replacing import go_on_as
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, attach_failure
-from pytest_gpuclean.reports.failures import victim_text
+from pytest_gpuclean.reports.failures import Elsewhere, victim_text
+
+if TYPE_CHECKING:
+    from pytest_gpuclean.memory.nvml import Nvml
 
 _LEAST_PATIENCE_SECONDS = 1.0
 """To ask a device whether it answers is no wait for memory: it is done also where those are switched off."""
-OtherProcesses = Callable[[str], Sequence[str]]
-"""Gives sentences about who else holds memory on a device."""
+OtherProcesses = Callable[[str], Elsewhere]
+"""Tells who else holds memory on a device."""
 
 
 class Failing:
@@ -35,7 +40,7 @@ class Failing:
         telling: Telling,
         lost: LostDevices,
         again: Again,
-        others: OtherProcesses | None = None,
+        others: OtherProcesses,
     ) -> None:
         """Set it up.
 
@@ -45,7 +50,7 @@ class Failing:
             telling: has the records of the tests before.
             lost: keeps which devices are lost.
             again: runs a test again.
-            others: tells about other processes; None where nothing can.
+            others: tells about other processes.
         """
         self._settings = settings
         self._engine = engine
@@ -87,7 +92,7 @@ class Failing:
 
     def _victim_text(self, fact: DeviceFailure) -> str:
         leaks = [leak for record in self._telling.report.records for leak in record.leaks]
-        others = self._others(fact.device) if self._others is not None else ()
+        others = self._others(fact.device)
         return victim_text(fact, self._engine.holdings(), leaks, others, may_retry=not self._settings.oom_retry)
 
     def _may_run_again(self, item: pytest.Item) -> bool:
@@ -115,6 +120,7 @@ def look_into_failures(
     engine: Engine,
     telling: Telling,
     error_frames: Callable[[], Iterable[int]],
+    nvml: Nvml,
 ) -> Failing:
     """Put together what looks into the failures of this process's tests.
 
@@ -124,11 +130,13 @@ def look_into_failures(
         engine: of this process.
         telling: of this process.
         error_frames: gives the frames (by `id`) of errors that pytest will raise again.
+        nvml: asked about other processes where memory ran out.
     """
     ask = HealthCheck(max(_LEAST_PATIENCE_SECONDS, settings.settle_seconds)).ask
     only_reports = settings.on_lost in (None, "report")
     lost = LostDevices(ask, engine, go_on_as(config, settings, telling), only_reports=only_reports)
-    return Failing(settings, engine, telling, lost, Again(partial(engine.clean, "comprehensive"), error_frames))
+    again = Again(partial(engine.clean, "comprehensive"), error_frames)
+    return Failing(settings, engine, telling, lost, again, partial(elsewhere, nvml))
 
 
 def tell(report: pytest.TestReport, fact: DeviceFailure, text: str) -> None:

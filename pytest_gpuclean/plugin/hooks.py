@@ -106,7 +106,7 @@ class RunHooks:
             keeps_course=self._recorder.notes_all,
         )
         self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
-        self._failing = look_into_failures(config, settings, self.engine, telling, self._roots.error_frames)
+        self._failing = look_into_failures(config, settings, self.engine, telling, self._roots.error_frames, self.nvml)
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Read the markers of all tests, before any of them runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pytest_gpuclean.model import DeviceFailure, Holdings, Leak, Reading
 from pytest_gpuclean.units import format_size
@@ -11,8 +12,26 @@ _MOST_NAMED = 3
 _LEAST_TOLD_BYTES = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What the driver says of other processes on the devices where memory ran out."""
+
+    sentences: tuple[str, ...] = ()
+    held_bytes: int = 0
+    """By all of them, as far as the driver says."""
+
+
+NOWHERE = Elsewhere()
+"""Where there is no driver to ask."""
+
+
 def victim_text(
-    failure: DeviceFailure, held: Holdings, leaks: Iterable[Leak], others: Sequence[str] = (), *, may_retry: bool = True
+    failure: DeviceFailure,
+    held: Holdings,
+    leaks: Iterable[Leak],
+    others: Elsewhere = NOWHERE,
+    *,
+    may_retry: bool = True,
 ) -> str:
     """Tell what was held when memory ran out, and by whom.
 
@@ -20,7 +39,7 @@ def victim_text(
         failure: of the test that ran out of memory.
         held: read before anything of the test was let go.
         leaks: of the tests before it, in this process.
-        others: sentences about other processes on the device.
+        others: other processes on the device.
         may_retry: whether to name the option that runs such tests again.
     """
     asked = "" if failure.asked_bytes is None else f": asked for {format_size(failure.asked_bytes)}"
@@ -41,8 +60,8 @@ def victim_text(
     lines += [f"    {format_size(sum(parts.values()))} {whose}: {_named(parts)}" for whose, parts in owners.items()]
     if rest >= _LEAST_TOLD_BYTES:
         lines.append(f"    {format_size(rest)} from before, by nobody who is known")
-    lines += [f"  {sentence}" for sentence in others]
-    lines.append(f"  {_advice(failure, readings, owners, rest)}")
+    lines += [f"  {sentence}" for sentence in others.sentences]
+    lines.append(f"  {_advice(failure, readings, owners, rest, others)}")
     if may_retry and not failure.retries:
         lines.append("  or run it again after a comprehensive cleanup: --gpu-oom-retry=1")
     return "\n".join(lines)
@@ -95,7 +114,13 @@ def _named(parts: Mapping[str, int]) -> str:
     return ", ".join([*named[:_MOST_NAMED], *more])
 
 
-def _advice(failure: DeviceFailure, readings: Sequence[Reading], owners: Owners, rest: int) -> str:
+def _advice(failure: DeviceFailure, readings: Sequence[Reading], owners: Owners, rest: int, others: Elsewhere) -> str:
+    if others.held_bytes > sum(reading.reserved_bytes for reading in readings):
+        free = "" if failure.asked_bytes is None else f"{format_size(failure.asked_bytes).replace(' ', '')}"
+        return (
+            f'other processes hold the most: @pytest.mark.gpu_require(free="{free or "..."}") waits for them, and '
+            "--gpu-assign gives each worker a card of its own"
+        )
     cached = sum(reading.reserved_bytes - reading.allocated_bytes for reading in readings)
     if failure.asked_bytes is not None and cached >= failure.asked_bytes > 0:
         return "its cache has as much, in pieces: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True keeps it whole"

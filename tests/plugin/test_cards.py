@@ -206,6 +206,39 @@ def test_a_figure_that_the_driver_does_not_give_is_no_leak_and_not_zero(cards):
     assert "of GPU memory" not in result.stdout.str()
 
 
+VICTIM = """
+def test_victim():
+    use_gpu("1:3221225472", "0:536870912")
+    raise type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})("CUDA out of memory.%s")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            " GPU 1 has",
+            ["*free on cuda:1; other processes use it: pid * python -c * (user *): 3.0 GiB", "*hold the most*"],
+        ),
+        ("", ["*free on cuda:0; other*: 512.0 MiB", "*free on cuda:1; other*: 3.0 GiB", "*hold the most*"]),
+    ],
+)
+def test_a_victim_is_told_what_other_processes_hold(cards, words, lines):
+    cards.begin(VICTIM % words)
+    result = cards.go()
+    result.assert_outcomes(failed=1, errors=1)  # what it started holds is its leak
+    result.stdout.fnmatch_lines(["gpuclean: ran out of memory on cuda*", *lines])
+    if words:
+        assert "free on cuda:0" not in result.stdout.str()
+
+
+def test_a_victim_is_told_of_no_card_where_its_error_speaks_of_another_sort(cards):
+    cards.begin(VICTIM.replace("CUDA out of memory.%s", "XPU out of memory"))
+    result = cards.go()
+    result.stdout.fnmatch_lines(["gpuclean: ran out of memory on xpu"])
+    assert "are free on" not in result.stdout.str()
+
+
 @pytest.mark.parametrize(
     ("function", "code"),
     [

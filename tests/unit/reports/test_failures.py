@@ -6,6 +6,7 @@ import pytest
 
 from pytest_gpuclean.model import DeviceFailure, FixtureHolding, Holdings, Leak, Reading, Snapshot, Unavailable
 from pytest_gpuclean.reports.failures import (
+    Elsewhere,
     consequence_text,
     failure_lines,
     is_same_device,
@@ -42,7 +43,9 @@ def test_a_victim_s_report_says_what_was_held_and_by_whom():
         OOM,
         held(reading(8 * GiB, 8 * GiB + 256 * MiB), test=GiB, fixtures=fixtures),
         [leak("test_x", 2 * GiB), leak("test_y", 100 * MiB), leak("elsewhere", GiB, "cuda:1")],
-        ["other processes: pid 12 (python serve.py) of ann holds 4.0 GiB"],
+        Elsewhere(
+            sentences=("other processes use it: pid 12 python serve.py (user ann): 4.0 GiB",), held_bytes=4 * GiB
+        ),
     )
     assert text.splitlines() == [
         "gpuclean: ran out of memory on cuda:0: asked for 2.0 GiB",
@@ -51,10 +54,18 @@ def test_a_victim_s_report_says_what_was_held_and_by_whom():
         "    2.1 GiB leaked before it, as far as it was not freed since: test_x 2.0 GiB, test_y 100.0 MiB",
         "    1.0 GiB since this test began: its own",
         "    924.0 MiB from before, by nobody who is known",
-        "  other processes: pid 12 (python serve.py) of ann holds 4.0 GiB",
+        "  other processes use it: pid 12 python serve.py (user ann): 4.0 GiB",
         "  give fixture 'model' (module scope) a narrower scope, or free what it does not need any more",
         "  or run it again after a comprehensive cleanup: --gpu-oom-retry=1",
     ]
+
+
+def test_what_others_hold_is_the_advice_where_it_is_the_most():
+    own = held(reading(GiB), test=GiB)
+    text = victim_text(OOM, own, [], Elsewhere(sentences=("others",), held_bytes=2 * GiB))
+    advice = 'other processes hold the most: @pytest.mark.gpu_require(free="2.0GiB") waits for them, and'
+    assert f"\n  others\n  {advice} --gpu-assign gives each worker a card of its own\n" in text
+    assert "others hold" not in victim_text(OOM, own, [], Elsewhere(held_bytes=GiB // 2))
 
 
 @pytest.mark.parametrize(
