@@ -167,6 +167,16 @@ def test_every_device_is_waited_for_by_its_index(monkeypatch, calls):
     assert calls == [("synchronize", 0), ("synchronize", 1), ("synchronize", 2)]
 
 
+def test_a_device_that_was_never_used_is_not_waited_for(monkeypatch, calls):
+    """To wait for it would bring it up: a CUDA context takes hundreds of MB of the card."""
+    ever = {0: 4096, 1: 0, 2: 4096}
+    module = private(calls)
+    module._accelerator_getDeviceStats = lambda index: {"allocated_bytes": {"all": {"allocated": ever[index]}}}
+    install(monkeypatch, accelerator=accelerator(calls, devices=3), _C=module)
+    assert SynchronizeCleaner().clean(QUICK) == "2 devices"
+    assert calls == [("synchronize", 0), ("synchronize", 2)]
+
+
 def test_what_cuda_libraries_keep_is_cleared(monkeypatch, calls):
     install(
         monkeypatch,
