@@ -109,7 +109,10 @@ class _Reader:
             return
         try:
             # Before it is opened: to open a device may do something.
-            why_not = _why_not_believed(os.stat(name, dir_fd=self._folder, follow_symlinks=False))
+            info = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+            if name.startswith(UNPUBLISHED) and not _is_old(info):
+                return  # a run that is just beginning: to lock it now would take its ledger from it
+            why_not = _why_not_believed(info)
             if why_not:
                 self._tell(name, why_not)
                 return
@@ -174,7 +177,7 @@ class _Reader:
 
     def _put_away(self, name: str, reason: str, info: os.stat_result) -> None:
         """Remove a file that cannot be believed once it is old; it is this user's, and nobody holds it locked."""
-        is_old = time.time() - info.st_mtime > _OLD_SECONDS
+        is_old = _is_old(info)
         if is_old and not reason.startswith("is of a later"):
             self._remove(name)
         if not name.startswith(UNPUBLISHED):
@@ -187,6 +190,10 @@ class _Reader:
 
     def _tell(self, name: str, reason: str) -> None:
         self._found.notes.append(f"{self._path}/{name} {reason}: what that run left is not known")
+
+
+def _is_old(info: os.stat_result) -> bool:
+    return time.time() - info.st_mtime > _OLD_SECONDS
 
 
 def _lock(descriptor: int) -> bool:

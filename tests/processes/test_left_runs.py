@@ -380,6 +380,23 @@ def test_files_that_are_no_ledgers_are_told_and_never_waited_for():
 
 
 @alone
+def test_a_run_that_is_just_beginning_is_neither_told_nor_disturbed():
+    Path(FOLDER).mkdir(mode=0o700)
+    holder = python(
+        "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX);"
+        "print('ready', flush=True); time.sleep(100)",
+        str(write(".new-2-locked", b"")),
+    )
+    try:
+        unlocked = write(".new-3-unlocked", b"")
+        told, found = look()
+        assert (told, found.notes) == ({}, ())
+        assert unlocked.exists()
+    finally:
+        end(holder.pid)
+
+
+@alone
 def test_a_ledger_of_another_start_of_the_system_is_removed_and_one_of_another_namespace_is_left():
     code = "pid = orphan_that_executes(environ=bare); note(pid); ready(pid, sleeper().pid)"
     with Victim(code) as victim:
