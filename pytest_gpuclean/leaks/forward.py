@@ -7,6 +7,7 @@ import gc
 import time
 import types
 import weakref
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from pytest_gpuclean.leaks.roots import Roots
 
 _MOST_OBJECTS = 1_000_000
 _CHECK_EVERY = 1024
+_WIDE = 4096
+"""What refers to more than that waits until all else is looked at: so wide are tables of data, seldom what leaks."""
 _NOT_ENTERED = (
     type(None),
     bool,
@@ -48,7 +51,7 @@ class _Way(enum.Enum):
 
 
 class Forward:
-    """A walk over everything that the user's modules reach, nearest first, and the way to each of it."""
+    """A walk over everything that the user's modules reach, nearest and narrowest first, and the way to each of it."""
 
     def __init__(self, roots: Roots) -> None:
         """Set it up.
@@ -70,13 +73,15 @@ class Forward:
         """The names of the user's."""
         self._array = arrays.array_type()
         self._at = 0
+        self._wide: deque[int] = deque()
+        """Where those stand that were put off."""
         self.has_all = False
         """Whether everything that was wanted was reached."""
 
     @property
     def is_done(self) -> bool:
         """Whether everything was reached."""
-        return 0 < len(self._objects) == self._at
+        return 0 < len(self._objects) == self._at and not self._wide
 
     def run(self, wanted: set[int], own: Collection[int], deadline: float) -> None:
         """Walk until all that is wanted is reached, or the time is over; where it has ended it goes on.
@@ -92,20 +97,29 @@ class Forward:
                 if id(value) not in skipped:
                     self._enter_first(root, value)
         missing = wanted - self._place.keys()
-        while missing and self._at < len(self._objects) < _MOST_OBJECTS:
-            if self._at % _CHECK_EVERY == 0 and time.thread_time() > deadline:
+        steps = 0
+        while missing and not self.is_done and len(self._objects) < _MOST_OBJECTS:
+            steps += 1
+            if (steps % _CHECK_EVERY == 0 or self._at == len(self._objects)) and time.thread_time() > deadline:
                 return
             missing.difference_update(self._step(skipped))
         self.has_all = not missing
 
     def _step(self, skipped: set[int]) -> list[int]:
         """Enter what the next object refers to, and return the identities of it."""
-        at = self._at
-        self._at += 1
+        if self._at < len(self._objects):
+            at, is_late = self._at, False
+            self._at += 1
+        else:
+            at, is_late = self._wide.popleft(), True
+        values = self._next(self._objects[at])
+        if len(values) > _WIDE and not is_late:
+            self._wide.append(at)
+            return []
         place, kinds, known = self._place, self._kinds, self._roots.known
         top = None if self._leads_by_attributes(at) else self._tops[at]
         fresh: list[int] = []
-        for value in self._next(self._objects[at]):
+        for value in values:
             identity = id(value)
             if identity in place or identity in skipped:
                 continue
@@ -143,9 +157,9 @@ class Forward:
         return [*self._roots.preferred(roots, way[-1]), *reversed(way)]
 
     def _starts(self) -> Iterator[tuple[Any, Any]]:
-        for namespace in self._roots.modules.users():
-            self._modules.add(self._roots.modules.name_of(namespace))
-        for namespace in self._roots.modules.users():
+        users = self._roots.modules.users()
+        self._modules.update(map(self._roots.modules.name_of, users))
+        for namespace in users:
             for _, value in raw.pairs_of(namespace):
                 yield namespace, value
         yield from self._roots.running.variables()

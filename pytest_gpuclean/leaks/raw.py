@@ -89,7 +89,8 @@ def text_of(value: object, characters: int = _NAME_CHARACTERS) -> str:
     if not is_a(type(value), str):
         return ""
     text = str.__str__(value)[: characters + 1]
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= characters else f"{text[: characters - 3]}..."
 
 

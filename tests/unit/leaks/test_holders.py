@@ -5,7 +5,9 @@ import ctypes
 import pytest
 
 from pytest_gpuclean.leaks import causes
+from pytest_gpuclean.leaks.forward import Forward
 from pytest_gpuclean.leaks.holders import Target, find_holders
+from pytest_gpuclean.leaks.roots import Roots
 
 from . import kinds
 from .world import SIZE_BYTES
@@ -329,6 +331,24 @@ def test_a_hundred_thousand_targets_are_counted(world):
     model = world("KEPT = []\ndef leak(*tensors): KEPT.extend(tensors)").leak(100_000)
     (holder,) = model.holding().holders
     assert (holder.chain, holder.count) == ("test_model.KEPT[0]", 100_000)
+
+
+def test_a_wide_table_of_data_is_looked_into_last(world):
+    code = """
+        TABLE = [[row] for row in range(10_000)]
+        KEPT = {"layer": {"kept": []}}
+        def leak(value): KEPT["layer"]["kept"].append(value)
+    """
+    model = world(code).leak()
+    value, table = model.targets[0].values[0], model.module.TABLE  # a variable for a row would lead to it
+    forward = Forward(Roots({}))
+    forward.run({id(value)}, (), float("inf"))
+    assert forward.find([value]) is not None
+    assert forward.find(table[5_000:5_001]) is None
+    forward.run({id(table[5_000])}, (), float("inf"))
+    assert forward.way_to(forward.find(table[5_000:5_001]))[-2:] == [table, table[5_000]]
+    forward.run({id(object)}, (), float("inf"))
+    assert (forward.is_done, forward.has_all) == (True, False)
 
 
 def test_with_no_time_it_says_how_many_were_not_followed(world):
