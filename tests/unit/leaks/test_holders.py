@@ -340,14 +340,14 @@ def test_a_wide_table_of_data_is_looked_into_last(world):
         def leak(value): KEPT["layer"]["kept"].append(value)
     """
     model = world(code).leak()
-    value, table = model.targets[0].values[0], model.module.TABLE  # a variable for a row would lead to it
+    table, own = model.module.TABLE, {id(model)}  # a variable for the value or for a row would lead to it
     forward = Forward(Roots({}))
-    forward.run({id(value)}, (), float("inf"))
-    assert forward.find([value]) is not None
+    forward.run({id(model.targets[0].values[0])}, own, float("inf"))
+    assert forward.way_to(forward.find(model.targets[0].values))[-2] is model.module.KEPT["layer"]["kept"]
     assert forward.find(table[5_000:5_001]) is None
-    forward.run({id(table[5_000])}, (), float("inf"))
+    forward.run({id(table[5_000])}, own, float("inf"))
     assert forward.way_to(forward.find(table[5_000:5_001]))[-2:] == [table, table[5_000]]
-    forward.run({id(object)}, (), float("inf"))
+    forward.run({id(object)}, own, float("inf"))
     assert (forward.is_done, forward.has_all) == (True, False)
 
 
