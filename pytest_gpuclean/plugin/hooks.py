@@ -177,9 +177,9 @@ class RunHooks:
         terms = self._default_terms if plan is None else _terms(plan, self._scope_plan(item))
         if self._settings.only_observes and self._started is not None:
             self._started.begin_test(is_marked=plan is not None or asks_for_fixture(item))
-        self.engine.open(item.nodeid, self._module, terms, partial(self._let_go, item))
-        if self._recorder.notes_all:
+        if self._recorder.notes_all:  # before the first reading, which is a part of what the test costs
             self._recorder.begin(item)
+        self.engine.open(item.nodeid, self._module, terms, partial(self._let_go, item))
 
     def _scope_plan(self, item: pytest.Item) -> Plan:
         module = item.getparent(pytest.Module)

@@ -142,8 +142,16 @@ def summary_lines(report: RunReport, run_seconds: float, gaps: dict[str, str], n
     if not lines:
         return []
     share = f" ({100 * report.seconds / run_seconds:.1f} % of the run)" if run_seconds > 0 else ""
-    lines.append(f"cost: {format_seconds(report.seconds)}{share}")
+    lines.append(f"cost: {format_seconds(report.seconds)}{share}{_cost_of_leaks(report.records)}")
     return lines
+
+
+def _cost_of_leaks(records: Iterable[TestRecord]) -> str:
+    """Say how much of the cost went into leaks: in a small suite they are nearly all of it."""
+    leaky = [record for record in records if record.leaks]
+    tests = len({record.test for record in leaky})
+    seconds = format_seconds(sum(record.seconds for record in leaky))
+    return f", {seconds} of it in {tests} test{'s' * (tests > 1)} with leaks" if leaky else ""
 
 
 def excuse_of(leak: Leak) -> str:

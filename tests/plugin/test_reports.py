@@ -66,6 +66,16 @@ def run(suite, *arguments):
     return suite.run_apart(*arguments) if "-n2" in arguments else suite.run(*arguments)
 
 
+def test_no_test_costs_more_time_than_it_takes(suite):
+    """The first reading of a module looks through the heap, before anything of the test runs."""
+    suite.write("def test_first(): pass\n\ndef test_second(): pass")
+    suite.run("--gpu-clean=quick", "--gpu-leak-watch=all", "--gpu-report=out.json")
+    _, tests = reported(suite)
+    assert set(tests) == {"test_first", "test_second"}
+    for name, test in tests.items():
+        assert 0 < test["cost_seconds"] <= test["seconds"], name
+
+
 def test_a_report_has_every_test_with_what_it_used(suite, ways):
     suite.write(MIXED)
     result = run(suite, "--gpu-clean=comprehensive", "--gpu-report=out.json", *ways)

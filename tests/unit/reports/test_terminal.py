@@ -117,6 +117,17 @@ def test_the_summary_tells_what_the_plugin_cost():
     assert lines[-1] == "cost: 500 ms (0.5 % of the run)"
 
 
+def test_the_cost_of_leaks_is_told_apart_from_that_of_all_other_tests():
+    report = RunReport()
+    report.add(TestRecord(test="test_clean", seconds=0.1))
+    report.add(TestRecord(test="test_trouble", seconds=0.2, problems=("mine failed",)))
+    report.add(TestRecord(test="test_leaks", seconds=1.5, leaks=(leak(),)))
+    assert summary_lines(report, 10.0, {})[-1] == "cost: 1.80 s (18.0 % of the run), 1.50 s of it in 1 test with leaks"
+    report.add(TestRecord(test="test_leaks", seconds=0.5, leaks=(leak(allowed="why"),)))  # another attempt
+    report.add(TestRecord(test="test_leaks_too", seconds=1.0, leaks=(leak(), leak())))
+    assert summary_lines(report, 0, {})[-1] == "cost: 3.30 s, 3.00 s of it in 2 tests with leaks"
+
+
 def test_the_header_says_what_runs_and_what_is_missing():
     assert header_line(["quick cleaning after each test", "watching devices"], [("nvml", "no driver")]) == (
         "gpuclean: quick cleaning after each test; watching devices; not measured: nvml (no driver)"
