@@ -52,7 +52,7 @@ class Explainer:
         """Set it up.
 
         Args:
-            limit: how many leaks of a run are looked up.
+            limit: how many leaks of a run are looked up, beside those that count apart.
             fixture_values: gives the values of live fixtures: what they reach is theirs, and no part of a leak.
             known_roots: names objects of the test runner, by their `id`.
             opaque_packages: packages whose objects are not looked into.
@@ -105,6 +105,17 @@ class Explainer:
         self._residue.mark()
         seconds = time.perf_counter() - begin
         return dataclasses.replace(leak, explanation=dataclasses.replace(found, left=left, seconds=seconds))
+
+    def count_apart(self, leaks: Iterable[Leak]) -> None:
+        """Take leaks that are allowed or known off what was looked up: the limit is for those that fail.
+
+        Without its holders a leak cannot be told from a new one, however many are known.
+
+        Args:
+            leaks: of one window, with what they are excused by.
+        """
+        looked_up = (leak.explanation is not None and leak.explanation.seconds > 0 for leak in leaks if leak.excused)
+        self._left = min(self._limit, self._left + sum(looked_up))
 
     def take_in(self, leak: Leak, older: Collection[Identity] = ()) -> None:
         """Note what an allowed leak is made of, so that it is no part of a later one; who holds it is not asked."""

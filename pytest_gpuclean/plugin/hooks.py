@@ -295,7 +295,9 @@ class RunHooks:
             devices = {leak.device for leak in record.leaks}
             run_again = partial(self._run_again, item, devices, has_passed=not self._has_failed)
             record = confirm(record, self._settings.confirm, run_again)
-        return self._verdicts.tell(item, self._verdicts.take_in(record))
+        record = self._verdicts.take_in(record)
+        self._explainer.count_apart(record.leaks)
+        return self._verdicts.tell(item, record)
 
     def _is_unconfirmed(self, item: pytest.Item, leak: Leak) -> bool:
         return leak.kind == "test" and self._verdicts.fails(item, leak)

@@ -117,7 +117,8 @@ OPTIONS = (
         "N",
         "units.parse_count",
         "20",
-        "how many leaks of a run (under xdist: of each worker) get looked up who holds them; 0 for none (default: 20)",
+        "how many leaks of a run (under xdist: of each worker) get looked up who holds them, beside those that are "
+        "allowed or known; 0 for none (default: 20)",
     ),
     Option(
         "--gpu-leak-baseline",

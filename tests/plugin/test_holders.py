@@ -130,6 +130,38 @@ def test_only_so_many_are_looked_up_and_the_rest_says_so(host):
     assert text.count("who holds it was looked up for 2 leaks of this run: --gpu-leak-explain") == 1
 
 
+FIRST_USE = """
+    CACHES = [CACHE.setdefault(n, {{}}) for n in range(4)]
+    ONE, TWO, THREE, FOUR = CACHES
+
+    def use(cache):
+        cache.setdefault("table", zeros())
+
+    def test_{0}1(): use(ONE)
+    def test_{0}2(): use(TWO)
+    def test_{0}3(): use(THREE)
+    def test_{0}4(): use(FOUR)
+"""
+"""Caches that are made on first use: under another name of the test, they are known by their holders alone."""
+
+
+def test_leaks_that_are_known_count_apart(host):
+    known = ("--gpu-leak-explain=1", "--gpu-leak-baseline=leaks.json")
+    host(FIRST_USE.format("a"), *known, "--gpu-leak-update-baseline").assert_outcomes(passed=4)
+    host(FIRST_USE.format("b"), *known).assert_outcomes(passed=4)
+    grown = "\n    def test_new(): CACHE['new'] = zeros()\n    def test_newer(): CACHE['newer'] = zeros()\n"
+    result = host(FIRST_USE.format("c") + grown, *known)
+    result.assert_outcomes(passed=6, errors=2)
+    text = result.stdout.str().partition("= gpuclean =")[0]
+    assert text.count("held by test_it.CACHE") == 1
+    assert text.count("who holds it was looked up for 1 leak of this run: --gpu-leak-explain") == 1
+
+
+def test_leaks_that_are_allowed_by_their_holders_count_apart(host):
+    options = ("--gpu-leak-explain=1", "-o", "gpu_leak_allow=module-global  made on first use")
+    host(FIRST_USE.format("a"), *options).assert_outcomes(passed=4)
+
+
 def test_none_is_looked_up_where_that_is_not_wanted(host):
     result = host(
         """

@@ -1,5 +1,6 @@
 """What a leak is made of: not what was there before, what has been told already, or what live fixtures hold."""
 
+import dataclasses
 import gc
 
 import pytest
@@ -70,6 +71,22 @@ def test_what_was_allowed_is_no_part_of_the_next():
     asked.take_in(leak())
     KEPT.append(zeros())
     assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+def test_what_is_excused_counts_apart_and_nothing_else_does():
+    asked = explainer(limit=1)
+    KEPT.append(zeros())
+    first = asked.explained(leak())
+    asked.count_apart([first])  # it fails
+    unknown = asked.explained(leak())
+    assert (unknown.explanation.holders, bool(unknown.explanation.cut)) == ((), True)
+    for excuse in ("known", "allowed", "kept_once"):
+        asked.count_apart([leak(known="it was not looked up"), dataclasses.replace(unknown, known="nor was this")])
+        assert asked.explained(leak()).explanation.cut
+        for _ in range(2):  # it never comes to more than the limit
+            asked.count_apart([dataclasses.replace(first, **{excuse: "why"})])
+        KEPT.append(zeros())
+        assert asked.explained(leak()).explanation.holders
 
 
 def test_a_leak_on_another_device_takes_nothing_from_what_has_been_told():
