@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None, commands: Sequence[Command] = COMMAN
     # not asked about it.
     end = words.index("--") if "--" in words else len(words)
     _write_anything()
-    options = _parser(commands).parse_args(words[:end])
+    options = parser(commands).parse_args(words[:end])
     options.rest = words[end:]
     command: Command = options.command
     try:
@@ -57,21 +57,26 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
+    """Make what reads the command line. `shtab pytest_gpuclean.cli.parser` makes completions for a shell of it.
+
+    Args:
+        commands: those that there are.
+    """
+    whole = argparse.ArgumentParser(
         prog="gpuclean",
         description="Give GPU memory back, and stop the processes that a test run left.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
-    adding = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    whole.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
+    adding = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
         one = adding.add_parser(
             command.name, help=command.summary, usage=command.usage, description=command.summary, allow_abbrev=False
         )
         command.add_options(one)
         one.set_defaults(command=command, parser=one)
-    return parser
+    return whole
 
 
 class _Version(argparse.Action):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import pytest_gpuclean
-from pytest_gpuclean.cli import COMMANDS, _parser
+from pytest_gpuclean.cli import parser
 from pytest_gpuclean.plugin.options import OPTIONS
 from pytest_gpuclean.plugin.settings import _parse, read_settings
 from unit.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, name_of, prose
@@ -74,7 +74,7 @@ def test_command_lines_of_pytest_are_understood(command):
 def test_command_lines_of_gpuclean_are_understood(command):
     words = shlex.split(command)[1:]
     words = words[: words.index("--")] if "--" in words else words
-    _parser(COMMANDS).parse_args(words)  # SystemExit where it is not
+    parser().parse_args(words)  # SystemExit where it is not
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
