@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from pytest_gpuclean.plugin.names import worker_of
 from pytest_gpuclean.plugin.telling import records_of
 from pytest_gpuclean.reports.github import Annotation, annotation_lines
 
@@ -15,7 +16,7 @@ class Annotations:
 
     def __init__(self, config: pytest.Config) -> None:
         self._root = str(config.rootpath)
-        self._found: dict[str, list[Annotation]] = {}
+        self._found: dict[tuple[str, str], list[Annotation]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the leaks of a test; its last report has those of all attempts."""
@@ -24,7 +25,7 @@ class Annotations:
             return
         file, line, _ = report.location
         path = os.path.normpath(os.path.join(self._root, file))
-        self._found[report.nodeid] = [
+        self._found[worker_of(report), report.nodeid] = [
             Annotation(
                 kind="error" if report.failed else "warning",
                 file=path,

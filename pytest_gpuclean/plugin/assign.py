@@ -14,7 +14,7 @@ import pytest
 
 from pytest_gpuclean.memory.assignable import VARIABLES, Assignable, Assignables, amd_nodes, assignable, nvidia_files
 from pytest_gpuclean.plugin.cards import nvml_of
-from pytest_gpuclean.plugin.telling import say
+from pytest_gpuclean.plugin.telling import say, verbosity
 
 _INPUT = "gpuclean_assigned"
 _IS_AUTO = pytest.StashKey[bool]()
@@ -70,7 +70,7 @@ class Assigning:
         lines += _left_out(
             (str(spec.id) for spec in specs if spec not in local), "left as it is, for it runs elsewhere"
         )
-        if config.option.verbose >= 0:
+        if verbosity(config) >= 0:
             for line in lines:
                 say(config, f"--gpu-assign: {line}")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuclean.plugin.names import plain_name
 from pytest_gpuclean.plugin.telling import DESELECTED, is_controller
 
 
@@ -37,7 +38,7 @@ class Extent:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note that a test has come to its end."""
         if report.when == "teardown":
-            self._pending.discard(report.nodeid)
+            self._pending.discard(plain_name(self._config, report.nodeid))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -65,6 +66,6 @@ class Extent:
         return ""
 
     def _collect(self, ids: Any) -> None:
-        ids = set(ids)
+        ids = {plain_name(self._config, test) for test in ids}
         self._pending |= ids - self.collected
         self.collected |= ids

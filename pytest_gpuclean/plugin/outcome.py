@@ -17,9 +17,10 @@ from pytest_gpuclean.leaks.baseline import known_from
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import Leak, LeftProcess, TestRecord
 from pytest_gpuclean.plugin.baseline import Baseline
+from pytest_gpuclean.plugin.names import plain_name
 from pytest_gpuclean.plugin.plans import Allowance, plan_of
 from pytest_gpuclean.plugin.settings import Settings
-from pytest_gpuclean.plugin.telling import attach
+from pytest_gpuclean.plugin.telling import attach, verbosity
 from pytest_gpuclean.reports.terminal import leak_text, left_texts
 
 ATTEMPTS = pytest.StashKey[list[TestRecord]]()
@@ -94,7 +95,7 @@ class Verdicts:
             allowance = self._allowance(item, leak)
             holds = allowance is not None and allowance.holds_on(self._today())
             reason = allowance.reason if allowance is not None and holds else ""
-            listed = allowance_of(self._settings.allowances, leak, item.nodeid)
+            listed = allowance_of(self._settings.allowances, leak, plain_name(item.config, item.nodeid))
             reason = reason or (listed.reason if listed is not None else "")
             note = (
                 ""
@@ -122,7 +123,7 @@ class Verdicts:
         return dataclasses.replace(record, leaks=leaks)
 
     def _compared(self, item: pytest.Item, leak: Leak) -> Leak:
-        found = known_from(leak, item.nodeid)
+        found = known_from(leak, plain_name(item.config, item.nodeid))
         if self._baseline is None or leak.excused or found is None:
             return leak
         news = self._baseline.met.meet(found)
@@ -141,7 +142,7 @@ class Verdicts:
         ]
         attempts.append(record)
         failing = [*earlier, *(leak for leak in record.leaks if self.fails(item, leak))]
-        text_of = partial(leak_text, whole=item.config.option.verbose > 1)
+        text_of = partial(leak_text, whole=verbosity(item.config) > 1)
         failing_text = [*map(text_of, failing), *left_texts(item.nodeid, self._failing_processes(attempts))]
         warned = [leak for leak in record.leaks if not leak.excused and self._mode(item, leak) == "warn"]
         return Told(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from pytest_gpuclean.model import Leak
 from pytest_gpuclean.plugin.baseline import INPUT
 from pytest_gpuclean.plugin.baseline_file import baseline_text
 from pytest_gpuclean.plugin.extent import Extent
+from pytest_gpuclean.plugin.names import plain_name, worker_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, records_of
 from pytest_gpuclean.reports.files import write_file
@@ -30,7 +31,8 @@ class Ratchet:
         self._telling = telling
         self._extent = extent
         self._baseline = telling.baseline
-        self._leaks: dict[str, list[Leak]] = {}
+        self._leaks: dict[str, dict[str, list[Leak]]] = {}
+        """By test, and by the worker that ran it: under `--dist=each` there are several."""
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -42,7 +44,8 @@ class Ratchet:
         """Take the leaks of a test; its last report has those of all attempts."""
         leaks = [leak for record in records_of(report) for leak in record.leaks]
         if leaks:
-            self._leaks[report.nodeid] = leaks
+            test = plain_name(self._config, report.nodeid)
+            self._leaks.setdefault(test, {})[worker_of(report)] = leaks
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -63,11 +66,16 @@ class Ratchet:
     def _found(self) -> list[Known]:
         found = [
             known_from(leak, test)
-            for test, leaks in self._leaks.items()
-            for leak in leaks
+            for test, by_worker in self._leaks.items()
+            for leak in max(by_worker.values(), key=_total)
             if not (leak.allowed or leak.kept_once)
         ]
         return [one for one in found if one is not None]
+
+    def _all(self) -> Iterator[tuple[str, Leak]]:
+        for test, by_worker in self._leaks.items():
+            for leaks in by_worker.values():
+                yield from ((test, leak) for leak in leaks)
 
     def _why_narrowed(self) -> str:
         if self._extent.deselected:
@@ -85,7 +93,7 @@ class Ratchet:
 
     def _tell_unused(self) -> None:
         for allowed in self._settings.allowances:
-            if not any(allowed.covers(leak, test) for test, leaks in self._leaks.items() for leak in leaks):
+            if not any(allowed.covers(leak, test) for test, leak in self._all()):
                 self._telling.add_line(
                     f"gpu_leak_allow: no leak is like {allowed.pattern!r} any more ({allowed.reason})"
                 )
@@ -127,6 +135,10 @@ class Ratchet:
         self._telling.add_line(f"NOT WRITTEN {baseline.path}: {partial}", is_error=True)
         if int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def _total(leaks: Iterable[Leak]) -> int:
+    return sum(leak.leaked_bytes for leak in leaks)
 
 
 def _first(lines: list[str]) -> Iterable[str]:

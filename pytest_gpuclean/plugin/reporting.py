@@ -18,6 +18,7 @@ from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import TestRecord
 from pytest_gpuclean.plugin.extent import Extent
+from pytest_gpuclean.plugin.names import worker_of
 from pytest_gpuclean.plugin.recording import ATTRIBUTE, Figures
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, records_of
@@ -46,8 +47,8 @@ class Reporting:
         self._began = time.time(), time.perf_counter()
         self._series = Series()
         self._spans: list[FixtureSpan] = []
-        self._outcomes: dict[str, Outcome] = {}
-        """Of tests that are running."""
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        """Of tests that are running, by worker and test."""
         self._latest: dict[str, tuple[str, int]] = {}
         """Of each worker: its last test, and how many attempts of it are in."""
         try:
@@ -58,13 +59,12 @@ class Reporting:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a test in once its last report is there."""
-        test = report.nodeid
-        self._outcomes[test] = outcome_after(self._outcomes.get(test), report)
+        run = worker, test = worker_of(report), report.nodeid
+        self._outcomes[run] = outcome_after(self._outcomes.get(run), report)
         if report.when == "teardown":
-            self._add(report, self._outcomes.pop(test))
+            self._add(report, self._outcomes.pop(run))
         elif report.when not in ("setup", "call"):  # xdist's, of a worker that has died
-            del self._outcomes[test]
-            worker = str(getattr(getattr(getattr(report, "node", None), "gateway", None), "id", ""))
+            del self._outcomes[run]
             self._series.append(TestEntry(test=test, outcome="crashed", worker=worker))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -80,7 +80,7 @@ class Reporting:
     def _add(self, report: pytest.TestReport, outcome: Outcome) -> None:
         attempts: list[Figures | None] = [Figures.from_wire(wire) for wire in vars(report).pop(ATTRIBUTE, [])]
         records: list[TestRecord | None] = [*records_of(report)]
-        worker = str(getattr(report, "worker_id", ""))
+        worker = worker_of(report)
         count = max(1, len(attempts), len(records))
         # Nothing is sent of the first attempts of a test as long as they have nothing to tell.
         attempts = [*[None] * (count - len(attempts)), *attempts]
@@ -95,8 +95,9 @@ class Reporting:
             self._series.append(entry)
 
     def _write_all(self, session: pytest.Session) -> None:
-        for test in list(self._outcomes):
-            del self._outcomes[test]
+        for run in list(self._outcomes):
+            del self._outcomes[run]
+            _, test = run
             self._series.append(TestEntry(test=test, outcome="unfinished"))
         report = Report(runs=(self._run(session),))
         for path in self._settings.reports:

@@ -15,6 +15,7 @@ from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import DeviceFailure, RunReport, TestRecord, Wire
 from pytest_gpuclean.plugin.baseline import Baseline
+from pytest_gpuclean.plugin.names import worker_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
 from pytest_gpuclean.units import format_size
@@ -35,6 +36,11 @@ def is_worker(config: pytest.Config) -> bool:
 def is_controller(config: pytest.Config) -> bool:
     """Whether this process hands its tests out to workers."""
     return not is_worker(config) and getattr(config.option, "dist", "no") != "no"
+
+
+def verbosity(config: pytest.Config) -> int:
+    """Return how often `-v` was said, less `-q`; 0 where `-p no:terminal` has taken these options away."""
+    return int(getattr(config.option, "verbose", 0))
 
 
 def attach(report: pytest.TestReport, records: list[TestRecord]) -> None:
@@ -81,7 +87,8 @@ class Telling:
         self._lines: list[tuple[str, bool]] = []
         """What to say below the summary, and whether it is an error."""
         self._deselected = 0
-        self._attempts: dict[str, list[TestRecord]] = {}
+        self._attempts: dict[tuple[str, str], list[TestRecord]] = {}
+        """By worker and test."""
         self._failures: list[DeviceFailure] = []
         self._lost: dict[tuple[str, str], DeviceFailure] = {}
         self.report = RunReport()
@@ -139,9 +146,10 @@ class Telling:
         wires = getattr(report, _ATTRIBUTE, None)
         if not wires or is_worker(self._config):
             return
-        self._attempts[report.nodeid] = [record for record in records_of(report) if record.is_told]
+        told = [record for record in records_of(report) if record.is_told]
+        self._attempts[worker_of(report), report.nodeid] = told
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None and self._config.option.verbose > 0:
+        if terminal is not None and verbosity(self._config) > 0:
             for line in stage_lines(TestRecord.from_wire(wires[-1])):
                 terminal.ensure_newline()
                 terminal.write_line(line)
@@ -206,7 +214,7 @@ class Telling:
 
     def _cross_check(self) -> list[str]:
         """Compare the frameworks' books with the driver's, for `-v`."""
-        if self._gauge is None or self._nvml is None or self._config.option.verbose <= 0:
+        if self._gauge is None or self._nvml is None or verbosity(self._config) <= 0:
             return []
         return unaccounted_lines(self._nvml, self._gauge.read(with_heap=False))
 

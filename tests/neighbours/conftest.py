@@ -1,0 +1,12 @@
+"""What the neighbours' tests are given."""
+
+import pytest
+from plugin.conftest import Suite
+
+from .street import Street
+
+
+@pytest.fixture
+def street(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Street:
+    """An inner suite on the fake device, run beside a neighbour and without this plugin."""
+    return Street(Suite(pytester, monkeypatch, pytestconfig), monkeypatch)
