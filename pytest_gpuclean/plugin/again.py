@@ -15,7 +15,9 @@ import pytest
 
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.clock import Clock
 
+_HAS_SUBTESTS = pytest.StashKey[bool]()
 Phase = Literal["setup", "call", "teardown"]
 
 
@@ -32,13 +34,15 @@ class Attempt:
 class Again:
     """Tears a test down, cleans, and runs it once more."""
 
-    def __init__(self, clean: Callable[[], object], error_frames: Callable[[], Iterable[int]]) -> None:
+    def __init__(self, clean: Callable[[], object], error_frames: Callable[[], Iterable[int]], clock: Clock) -> None:
         """Set it up.
 
         Args:
             clean: cleans comprehensively.
             error_frames: gives the frames (by `id`) of errors that pytest will raise again.
+            clock: has each run's timeout.
         """
+        self._clock = clock
         self._clean = clean
         self._error_frames = error_frames
         self._runs: pytest.Item | None = None
@@ -49,9 +53,17 @@ class Again:
 
     def is_possible(self, item: pytest.Item) -> bool:
         """Whether a test can be run again now: not inside its call, nor where a debugger wants to look at it."""
-        # Its subtests have been reported, and would be so twice.
-        has_subtests = "subtests" in getattr(item, "fixturenames", ())
-        return not retention.is_in_call(item) and not has_subtests and retention.may_clear_frames(item.config)
+        return not (retention.is_in_call(item) or item.stash.get(_HAS_SUBTESTS, False)) and retention.may_clear_frames(
+            item.config
+        )
+
+    def note_report(self, item: pytest.Item) -> None:
+        """Note that a report of the test's call is being made: one inside of the call is of a subtest.
+
+        Subtests have been told then, and would be so twice.
+        """
+        if retention.is_in_call(item):
+            item.stash[_HAS_SUBTESTS] = True
 
     def run(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Attempt:
         """Run a test again.
@@ -65,7 +77,8 @@ class Again:
         try:
             notes = self._end(item, call)
             self._clean()
-            report, latest = self._begin(item, call.when)
+            with self._clock.anew():
+                report, latest = self._begin(item, call.when)
         finally:
             self._runs = None
         call.excinfo = latest.excinfo

@@ -60,17 +60,18 @@ def run_quietly(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     has_passed = True
     retention.fresh_request(item)
     hook = item.ihook
-    try:
-        hook.pytest_runtest_setup(item=item)
-        hook.pytest_runtest_call(item=item)
-    except pytest.exit.Exception:
-        raise
-    except _OUTCOMES:
-        has_passed = False
-    try:
-        hook.pytest_runtest_teardown(item=item, nextitem=nextitem)
-    except pytest.exit.Exception:
-        raise
-    except _OUTCOMES:
-        has_passed = False
+    with retention.unheard(item):
+        try:
+            hook.pytest_runtest_setup(item=item)
+            hook.pytest_runtest_call(item=item)
+        except pytest.exit.Exception:
+            raise
+        except _OUTCOMES:
+            has_passed = False
+        try:
+            hook.pytest_runtest_teardown(item=item, nextitem=nextitem)
+        except pytest.exit.Exception:
+            raise
+        except _OUTCOMES:
+            has_passed = False
     return has_passed

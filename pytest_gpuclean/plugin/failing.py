@@ -15,6 +15,7 @@ from pytest_gpuclean.memory.health import HealthCheck
 from pytest_gpuclean.model import DeviceFailure
 from pytest_gpuclean.plugin.again import Again
 from pytest_gpuclean.plugin.cards import elsewhere
+from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.lost import LostDevices
 from pytest_gpuclean.plugin.replacing import go_on_as
 from pytest_gpuclean.plugin.settings import Settings
@@ -86,6 +87,11 @@ class Failing:
         tell(report, fact, text)
         return report
 
+    def note_report(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        """Note what keeps a test from running again, where that was asked for."""
+        if self._settings.oom_retry and call.when == "call":
+            self._again.note_report(item)
+
     def look_after(self, item: pytest.Item, report: pytest.TestReport, problems: Sequence[str]) -> None:
         """Look into the steps of a cleanup that failed: a passed test may have lost its device without a word."""
         self._lost.look_after(item, report, problems)
@@ -135,7 +141,7 @@ def look_into_failures(
     ask = HealthCheck(max(_LEAST_PATIENCE_SECONDS, settings.settle_seconds)).ask
     only_reports = settings.on_lost in (None, "report")
     lost = LostDevices(ask, engine, go_on_as(config, settings, telling), only_reports=only_reports)
-    again = Again(partial(engine.clean, "comprehensive"), error_frames)
+    again = Again(partial(engine.clean, "comprehensive"), error_frames, clock_of(config))
     return Failing(settings, engine, telling, lost, again, partial(elsewhere, nvml))
 
 

@@ -24,6 +24,7 @@ from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
 from pytest_gpuclean.plugin.cards import nvml_of
+from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.failing import look_into_failures
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
@@ -34,7 +35,7 @@ from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.started import look_after_processes
-from pytest_gpuclean.plugin.telling import Telling
+from pytest_gpuclean.plugin.telling import Telling, verbosity
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
@@ -66,6 +67,7 @@ class RunHooks:
         self._module_of: object = None
         self._module = ""
         self._guard = Guard(self._note_trouble)
+        self._clock = clock_of(config)
         self._assigned = assigned_to(config)
         self._telling = telling
         self._verdicts = Verdicts(settings, telling.baseline)
@@ -152,8 +154,9 @@ class RunHooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the window once everybody else is through with the test, and fail the test that leaked."""
         report = yield
+        self._failing.note_report(item, call)
         if call.excinfo is not None:
-            with self._guard:
+            with self._guard, self._clock.stopped():
                 report = self._failing.look(item, call, report, is_concerned=self._is_concerned(item))
         self._has_failed |= call.excinfo is not None
         if call.when == "teardown" and self.engine.window is not None:
@@ -212,7 +215,7 @@ class RunHooks:
             retention.clear_frames(self._error, spared)
 
     def _release(self, key: int) -> None:
-        with self._guard:
+        with self._guard, self._clock.stopped():
             self.engine.fixture_release(key, in_teardown=self._in_teardown)
             self._roots.forget(key)
             if self._recorder.for_report:
@@ -226,12 +229,13 @@ class RunHooks:
                 self._record(item, report, seconds)
                 return None
             self._error, self._is_reported = error, True
-            record = self._closed_record(item)
-            course = self.engine.course  # to confirm a leak, the test may run again
-            self._telling.report.add(record)
-            stages = record.cleanups if item.config.option.verbose > 0 else ()
-            if record.is_told or stages or ATTEMPTS in item.stash:
-                told = self._told(item, record)
+            with self._clock.stopped():
+                record = self._closed_record(item)
+                course = self.engine.course  # to confirm a leak, the test may run again
+                self._telling.report.add(record)
+                stages = record.cleanups if verbosity(item.config) > 0 else ()
+                if record.is_told or stages or ATTEMPTS in item.stash:
+                    told = self._told(item, record)
             told_record = told.records[-1] if told is not None else record
             self._record(item, report, record.seconds, told_record, course)
         self._error, self._is_reported = None, False
@@ -305,7 +309,7 @@ class RunHooks:
     def _run_again(self, item: pytest.Item, traced: Collection[str], *, has_passed: bool) -> TestRecord | None:
         nextitem = self._nextitem
         self._is_reported = False
-        with self._sites.recording(traced) as is_recorded:
+        with self._clock.anew(), self._sites.recording(traced) as is_recorded:
             passes = run_quietly(item, nextitem)
         self._nextitem, self._is_reported = nextitem, True
         self._explainer.is_on = is_recorded  # for the places alone: who holds it has been looked up

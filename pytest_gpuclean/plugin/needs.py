@@ -11,6 +11,7 @@ from pytest_gpuclean.memory.need import Need
 from pytest_gpuclean.memory.visible_cards import VisibleCards
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.cards import holders_of, nvml_of
+from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.exclusive import Exclusive, timeout_of
 from pytest_gpuclean.plugin.requirements import Requirements, need_of
 from pytest_gpuclean.plugin.settings import settings_of
@@ -35,6 +36,7 @@ class Needs:
             pytest.UsageError: where a marker does not parse.
         """
         nvml = nvml_of(config)
+        self._clock = clock_of(config)
         self._telling = telling
         self._not_free = ""
         """Why the test that is due cannot have its devices for itself."""
@@ -73,7 +75,8 @@ class Needs:
             pytest.fail(self._not_free, pytrace=False)
         need = item.stash.get(NEED, None)
         if need is not None:
-            unmet = self._requirements.unmet(need, partial(retention.clear_kept_frames, item, frozenset()))
+            with self._clock.stopped():
+                unmet = self._requirements.unmet(need, partial(retention.clear_kept_frames, item, frozenset()))
             if unmet:
                 retention.skip_at_item(unmet)
 

@@ -91,6 +91,47 @@ def fresh_request(item: pytest.Item) -> None:
         initialise()
 
 
+@contextlib.contextmanager
+def unheard(item: pytest.Item) -> Iterator[None]:
+    """Let nobody hear of what a further run of a test tells by itself: its subtests, and what pytest-benchmark books.
+
+    Args:
+        item: the test; while the block runs, it is of a class of its own.
+    """
+    kind = type(item)
+    measured = getattr(getattr(item.config, "_benchmarksession", None), "benchmarks", None)
+    count = len(measured) if isinstance(measured, list) else 0
+    make: Any = type(kind)
+    with contextlib.suppress(TypeError):  # an item whose class cannot be derived from
+        item.__class__ = make(kind.__name__, (_Unheard, kind), {"__slots__": (), "__module__": kind.__module__})
+    try:
+        yield
+    finally:
+        item.__class__ = kind
+        if isinstance(measured, list):
+            del measured[count:]
+
+
+class _Unheard:
+    __slots__ = ()
+
+    @property
+    def ihook(self) -> Any:
+        return _WithoutReports(super().ihook)  # type: ignore[misc]
+
+
+class _WithoutReports:
+    """Hooks, less those by which a subtest is told; pytest and pytest-subtests call them on its item."""
+
+    def __init__(self, hooks: Any) -> None:
+        self._hooks = hooks
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("pytest_runtest_logreport", "pytest_exception_interact"):
+            return lambda **_: []
+        return getattr(self._hooks, name)
+
+
 def skip_at_item(reason: str) -> NoReturn:
     """Skip the test that is being set up, with its own line as the place and not one of ours."""
     raise pytest.skip.Exception(reason, _use_item_location=True)

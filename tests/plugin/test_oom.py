@@ -428,21 +428,6 @@ def test_a_subtest_s_failure_is_told_and_not_run_again(suite):
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_a_test_with_subtests_is_not_run_again(suite):
-    suite.write("""
-        @pytest.fixture
-        def subtests():
-            pass
-
-        def test_it(subtests):
-            print("RUN")
-            allocate(2048 * MiB)
-    """)
-    result = suite.run(GATE, RETRY, "-s")
-    result.assert_outcomes(failed=1)
-    assert runs_of(result) == 1
-
-
 def test_memory_is_cleaned_between_the_runs(suite):
     suite.conftest("""
         from fakegpu import CLEANER
