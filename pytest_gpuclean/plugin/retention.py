@@ -349,6 +349,32 @@ def _kept_exceptions(item: pytest.Item) -> Iterator[BaseException]:
     if isinstance(calls, dict):
         for call in dict(calls.get(item) or {}).values():
             yield from _values_of([getattr(call, "excinfo", None)])
+    yield from _kept_by_anyio()
+
+
+def _kept_by_anyio() -> Iterator[BaseException]:
+    """Give the error (also the end of a generator) by which anyio 4 ended the last coroutine that it ran.
+
+    A task runs all of them for as long as a wider fixture lives, and has the latest in its local variables until the
+    next one comes: with the frames of a fixture of one test's own.
+    """
+    runner = getattr(sys.modules.get("anyio.pytest_plugin"), "_current_runner", None)
+    if runner is None:
+        return
+    task = getattr(runner, "_runner_task", None)
+    # With trio nothing leads to the task but a walk through the heap.
+    tasks = [task.get_coro()] if task is not None else list(filter(_is_anyios, gc.get_referrers(runner)))
+    # Not by its `f_locals`: until 3.12 that makes a copy, which would then keep them.
+    for kept in gc.get_referents(*tasks, *(getattr(task, "cr_frame", None) for task in tasks)):
+        for answer in kept if isinstance(kept, list) else (kept,):
+            error = getattr(answer, "error", None) or getattr(answer, "_exception", None)
+            if isinstance(error, BaseException):
+                yield error
+
+
+def _is_anyios(value: object) -> bool:
+    code = getattr(value, "cr_code", None) or getattr(value, "f_code", None)
+    return getattr(code, "co_name", "") == "_run_tests_and_fixtures"
 
 
 def _values_of(excinfos: Any) -> Iterator[BaseException]:

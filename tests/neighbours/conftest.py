@@ -3,7 +3,9 @@
 import pytest
 from plugin.conftest import Suite
 
-from .street import Street
+pytest.register_assert_rewrite("neighbours.street")
+
+from .street import Street  # noqa: E402 - to be rewritten
 
 
 @pytest.fixture
