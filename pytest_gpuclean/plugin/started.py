@@ -18,7 +18,7 @@ from pytest_gpuclean.plugin.telling import Telling, is_controller, is_worker
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.processes.host_wide import carry_out, plan
 from pytest_gpuclean.processes.ledger import Ledger, begin_run
-from pytest_gpuclean.processes.left_runs import sweep
+from pytest_gpuclean.processes.left_runs import forget_killed_inside, sweep
 from pytest_gpuclean.processes.orphans import OrphanWatch
 from pytest_gpuclean.processes.watch import Mode, ProcessWatch
 
@@ -140,6 +140,8 @@ class Started:
             self._tell("the whole run", left, self.cards.settle([process.pid for process in left if process.ended_by]))
         if self._orphans is not None:
             self._tell("a worker that died", self._orphans.finish())
+        if self._reaches_out:
+            forget_killed_inside(self.run.claim)
 
     def _sweep(self) -> None:
         swept = sweep(

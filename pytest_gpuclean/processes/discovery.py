@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from pytest_gpuclean.processes.children import children_by_psutil
@@ -13,6 +13,7 @@ from pytest_gpuclean.processes.ownership import Claim, Proof, Run
 from pytest_gpuclean.processes.procfs import Procfs, Stat
 
 _KTHREADD = 2
+_NOBODY = 0
 _WALL = 0x40000000
 """Children that were made by clone(2) with another signal than SIGCHLD count too (Linux 4.7)."""
 
@@ -61,6 +62,7 @@ class Discovery:
         self.run = run
         self.procfs = run.procfs
         self._first_parents: dict[ProcessKey, int] = {}
+        self._own_session = _session_here()
 
     def has_children(self) -> bool:
         """Tell whether there is any child at all: 1 or 2 microseconds, after every test."""
@@ -72,8 +74,10 @@ class Discovery:
             return self._children()
         stats = list(descendants_of(self.procfs, self.run.pid, self.run.baseline))
         found = tuple(self._owned(stats))
+        sessions = {0, self._own_session, _session_here()}  # a run that has called setsid was in another one before
         self._first_parents = {
-            process.key: self._first_parents.get(process.key, process.parent_pid) for process in found
+            process.key: self._first_parents.get(process.key, self._first_parent(process, sessions))
+            for process in found
         }
         return found
 
@@ -118,8 +122,22 @@ class Discovery:
         return self.run.prove(pid)
 
     def is_adopted(self, key: ProcessKey) -> bool:
-        """Tell whether a process was seen under another parent before: no Popen of this process waits for it."""
+        """Tell whether a process was certainly started by another one: no Popen of this process waits for it."""
         return self._first_parents.get(key, self.run.pid) != self.run.pid
+
+    def note_adopted(self, keys: Iterable[ProcessKey]) -> None:
+        """Take in that processes were started by others, though they were never seen below those."""
+        self._first_parents |= dict.fromkeys(keys, _NOBODY)
+
+    def _first_parent(self, process: OwnedProcess, sessions: Collection[int]) -> int:
+        """Say whose child a process was at first: that of a daemon, forked twice, has most often ended unseen.
+
+        A child is born into the session of its parent, and leaves it for one of its own number alone. In that of a
+        third it was born.
+        """
+        if process.parent_pid == self.run.pid and process.session_id not in (process.pid, *sessions):
+            return _NOBODY
+        return process.parent_pid
 
     def _owned(self, stats: Iterable[Stat]) -> Iterator[OwnedProcess]:
         for stat in stats:
@@ -178,6 +196,10 @@ def marked_pids(procfs: Procfs, claim: Claim, known: Iterable[int] = ()) -> Iter
             environ = _environ_after_exec(procfs, pid)
         if claim.bears_cookie(environ) or claim.holds_ledger(procfs, pid):
             yield pid
+
+
+def _session_here() -> int:
+    return os.getsid(0) if hasattr(os, "getsid") else 0
 
 
 def _environ_after_exec(procfs: Procfs, pid: int) -> bytes | None:

@@ -86,6 +86,33 @@ def sweep(
         return Sweep(runs=tuple(runs), notes=tuple(found.notes))
 
 
+def forget_killed_inside(own: Claim, *, procfs: Procfs | None = None, folders: Iterable[str] | None = None) -> None:
+    """Remove the ledgers of runs that were killed inside of this one, and that have left nothing which still runs.
+
+    This run has looked after what its workers left. Where something of it goes on, the ledger stays for the next run.
+
+    Args:
+        own: of this process's own run.
+        procfs: where processes are read.
+        folders: where ledgers are looked for; by default the user's own.
+    """
+    procfs = procfs or Procfs()
+    if not procfs.shows(os.getpid()):
+        return
+    with other_ledgers(procfs, folders_of() if folders is None else folders, clear=False) as found:
+        inside = [ledger for ledger in found.dead if ledger.record.claim.cookie.startswith(own.cookie + "/")]
+        around = look_around(procfs, own, found.living) if inside else None
+        for ledger in inside:
+            if around is not None and not _goes_on(ledger.record, DeadRun(ledger.record, around, procfs)):
+                ledger.remove()
+
+
+def _goes_on(record: RunRecord, owner: DeadRun) -> bool:
+    """Tell whether something still runs that a dead run left, below this process or elsewhere."""
+    recorded = any(_is_there(owner, key) for key in record.claim.recorded)
+    return recorded or any(not process.is_zombie for process in owner.survey())
+
+
 def is_inside(record: RunRecord, around: Surroundings) -> bool:
     """Tell whether a dead run was inside of one that is alive, which looks after what it left.
 

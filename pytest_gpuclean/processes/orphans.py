@@ -134,6 +134,7 @@ class OrphanWatch:
         places = {process.key: self._place_of(process) for process in orphans}
         asked = set(places)
         self._told |= asked
+        self._discovery.note_adopted(asked)  # who would have waited for them is dead
         if not self._stops:
             self.left += [self._left_running(process, places[process.key]) for process in orphans]
             return

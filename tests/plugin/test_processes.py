@@ -537,7 +537,10 @@ class TestWorkers:
         assert section(result).count("STOPPED") == 12
         assert not any(world.is_alive(f"left-{n}-{i}") for n in range(4) for i in range(3))
 
-    def test_a_worker_that_dies_leaves_nothing_and_holds_nobody_up(self, world):
+    def test_a_worker_that_dies_leaves_nothing_and_holds_nobody_up(self, world, monkeypatch):
+        temporary = world.pytester.mkdir("temporary")
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         world.begin("""
             def test_dies():
                 sleep("child")
@@ -557,6 +560,27 @@ class TestWorkers:
         assert not any(map(world.is_alive, ("child", "fork")))
         assert result.duration < 60
         assert "STOPPED a worker that died: sleep" in section(result)
+        (ledgers,) = temporary.glob("gpuclean-*")
+        assert list(ledgers.iterdir()) == [], "the ledger of the dead worker is gone too"
+
+    def test_daemons_of_dead_workers_are_no_zombies_of_the_run(self, world):
+        world.begin("""
+            @pytest.mark.parametrize("i", range(3))
+            def test_dies(i):
+                sleep(f"child-{i}")
+                os._exit(3)
+        """)
+        world.pytester.makeconftest("""
+            import os
+
+            def pytest_unconfigure(config):
+                if not hasattr(config, "workerinput"):
+                    found = os.popen(f"ps -o stat=,args= --ppid {os.getpid()}").read().splitlines()
+                    print("zombies:", [line for line in found if line.startswith("Z")])
+        """)
+        result = world.go("-p", "xdist", "-n", "1", "-s")
+        result.assert_outcomes(failed=3)
+        result.stdout.fnmatch_lines(["zombies: [[]]"])
 
     def test_what_a_dead_worker_leaves_is_told_where_nothing_is_stopped(self, world):
         world.begin("""

@@ -15,7 +15,7 @@ from processes.starting import end, is_alive, python, sleeper, wait_for
 from processes.victims import FOLDER, Victim, ledgers
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ledger import begin_run
-from pytest_gpuclean.processes.left_runs import sweep
+from pytest_gpuclean.processes.left_runs import forget_killed_inside, sweep
 from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.processes.run_record import RunRecord
 
@@ -50,6 +50,38 @@ def test_what_a_killed_run_left_is_stopped_and_told():
         assert all(f"(pid {victim.pid})" in left.started_by for left in told.values())
         assert ledgers() == []
         assert look() == ({}, type(found)())
+
+
+@alone
+def test_the_ledger_of_a_run_that_was_killed_inside_of_this_one_goes_with_it():
+    run, _ = begin_run(folders=[os.path.abspath(FOLDER)])
+    with Victim("ready()") as inside, Victim("ready()", environ={"GPUCLEAN_RUN": "another"}) as outside:
+        inside.kill()
+        outside.kill()
+        forget_killed_inside(run.claim, folders=[os.path.abspath(FOLDER)])
+        assert {path.name.partition("-")[0] for path in ledgers()} == {str(os.getpid()), str(outside.pid)}
+
+
+@alone
+def test_it_stays_as_long_as_something_goes_on_that_the_killed_run_left():
+    run, _ = begin_run(folders=[os.path.abspath(FOLDER)])
+    with Victim("pid = sleeper().pid; note(pid); ready(pid)") as inside:
+        inside.kill()
+        forget_killed_inside(run.claim, folders=[os.path.abspath(FOLDER)])
+        assert inside.alive == [True]
+        assert len(ledgers()) == 2
+        end(*inside.pids)
+        wait_for(lambda: inside.alive == [False])
+        forget_killed_inside(run.claim, folders=[os.path.abspath(FOLDER)])
+        assert [path.name.startswith(f"{os.getpid()}-") for path in ledgers()] == [True]
+
+
+@alone
+def test_a_run_inside_that_lives_keeps_its_ledger():
+    run, _ = begin_run(folders=[os.path.abspath(FOLDER)])
+    with Victim("ready()"):
+        forget_killed_inside(run.claim, folders=[os.path.abspath(FOLDER)])
+        assert len(ledgers()) == 2
 
 
 @alone
@@ -214,7 +246,7 @@ ready(*inner.pids)
 
 
 SWEEP = (
-    "import os, sys; from pytest_gpuclean.processes.left_runs import sweep; "
+    "import os, sys; from pytest_gpuclean.processes.left_runs import forget_killed_inside, sweep; "
     "found = sweep(settle_seconds=10, folders=[sys.argv[1]]); "
     "print(*(left.pid for run in found.runs for left in run.processes if left.ended_by), flush=True)"
 )

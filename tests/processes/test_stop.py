@@ -544,6 +544,32 @@ def test_adopted_zombies_are_reaped_and_a_childs_own_are_not():
 
 
 @alone
+def test_a_daemon_that_was_never_seen_below_another_is_reaped_too():
+    world = World()
+    daemon = orphan_that_executes()
+    wait_for(lambda: world.run.procfs.stat(daemon).parent_pid == os.getpid())
+    world.stop()
+    assert world.run.procfs.stat(daemon) is None, "it was forked twice: nobody here waits for it"
+
+
+@alone
+def test_a_child_with_a_session_of_its_own_keeps_its_exit_status():
+    world = World()
+    leader = sleeper(start_new_session=True)
+    world.stop()
+    assert leader.wait() == -signal.SIGINT
+
+
+@alone
+def test_a_child_from_before_the_runs_own_session_keeps_its_exit_status():
+    world = World()
+    child = sleeper()
+    os.setsid()
+    world.stop()
+    assert child.wait() == -signal.SIGINT
+
+
+@alone
 def test_without_pidfds_direct_children_alone_are_stopped_and_the_rest_is_told():
     del os.pidfd_open
     world = World()
