@@ -1,0 +1,1 @@
+"""Runs the test suites of well-known libraries without and with the plugin, and compares them outcome by outcome."""
