@@ -96,7 +96,7 @@ def _inside(*arguments: str) -> dict[str, float] | None:
 class _Node:
     def __init__(self, value: object) -> None:
         self.value = [value]
-        self.more = {"key": (value, [])}
+        self.more: dict[str, tuple[object, list[object]]] = {"key": (value, [])}
 
 
 def _heap() -> None:
@@ -175,7 +175,7 @@ def _objgraph(blocks: Sequence[tuple[Any, ...]]) -> bool:
 
 
 def _guppy(blocks: Sequence[tuple[Any, ...]]) -> bool:
-    import guppy  # type: ignore[import-untyped]
+    import guppy
 
     return "test_model" in str(guppy.hpy().iso(blocks[0][0]).sp)
 

@@ -49,7 +49,7 @@ def run(*, quick: bool) -> Iterator[Row]:
     yield _row("a requirement that is met, beside the driver's time, 8 cards", lambda: requirements.unmet(need), rounds)
     with tempfile.TemporaryDirectory() as folder:
         locks = DeviceLocks(folder, [("a", "a")], print)
-        yield _row("a device that is free, locked and let go", lambda: (locks.take("test", 0), locks.release()), rounds)
+        yield _row("a device that is free, locked and let go", lambda: _lock(locks), rounds)
     workers = [f"gw{number}" for number in range(16)]
     yield _row(
         "assignment: 16 workers over 8 cards, once a run",
@@ -63,6 +63,11 @@ def run(*, quick: bool) -> Iterator[Row]:
     yield _row("--gpu-init: a look, once a collected file, torch imported", initialised_devices, rounds)
     yield _row("--gpu-init: one import more, torch imported", lambda: trace.find_spec("name"), rounds)
     trace.end()
+
+
+def _lock(locks: DeviceLocks) -> None:
+    locks.take("test", 0)
+    locks.release()
 
 
 def _row(what: str, does: Callable[[], object], rounds: int) -> Row:

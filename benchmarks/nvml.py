@@ -60,7 +60,7 @@ def _reads(count: int, rounds: int) -> Iterator[Row]:
 
 
 def _machine(count: int) -> FakePynvml:
-    users = {"Compute": [(OWN_PID, GiB), (OTHER_PID, GiB)]}
+    users: dict[str, list[tuple[int, int | None]]] = {"Compute": [(OWN_PID, GiB), (OTHER_PID, GiB)]}
     module = FakePynvml(*(Part(f"GPU-{index}", used=2 * GiB, users=users) for index in range(count)))
     module.calls = _Forgetful()
     return module

@@ -267,7 +267,7 @@ class Run:
         own = stat.start_ticks if stat else 0
         # One tick back: starts are rounded down. A clock that does not fit own's start is not the one they are by.
         now = ticks_now() - 1
-        return now if now >= own else own
+        return max(now, own)
 
 
 def _stats_before(procfs: Procfs, pid: int) -> list[Stat]:

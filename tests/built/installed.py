@@ -20,12 +20,12 @@ def main() -> int:
     scripts = Path(sys.executable).parent
     command = shutil.which("gpuclean", path=str(scripts))
     checks = {
-        f"it is installed, and not the checkout ({folder})": CHECKOUT not in folder.parents
+        f"it is installed, and not the checkout ({folder})": folder.parent != CHECKOUT
         and Path(sys.prefix) in folder.parents,
         "it has its types": (folder / "py.typed").is_file(),
-        "it has the page of its report": importlib.resources.files("pytest_gpuclean.reports")
-        .joinpath("assets", "page.html")
-        .is_file(),
+        "it has the page of its report": (
+            importlib.resources.files("pytest_gpuclean.reports") / "assets" / "page.html"
+        ).is_file(),
         "each public name is there": all(
             getattr(pytest_gpuclean, name, None) is not None for name in pytest_gpuclean.__all__
         ),

@@ -44,7 +44,7 @@ def alone(test):
         assert done.returncode == 0, said
 
     del outside.__wrapped__  # pytest would look at its arguments
-    outside.inside = test
+    outside.inside = test  # type: ignore[attr-defined]
     return outside
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from processes.starting import end, is_alive, until_ready
 
@@ -38,7 +39,7 @@ class Victim:
 
     def __init__(self, code, environ=None, folder=FOLDER, **options):
         Path(folder).mkdir(mode=0o700, exist_ok=True)
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             [sys.executable, "-c", f"{PRELUDE}\n{code}", folder],
             stdout=subprocess.PIPE,
             text=True,

@@ -4,13 +4,13 @@ import os
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from . import control
 
-Device = torch.device | str | int | None
+Device: TypeAlias = torch.device | str | int | None
 Event = torch.Event
 
 
@@ -88,7 +88,8 @@ def device_count() -> int:
 
 def current_device() -> int:
     """The index of the current device."""
-    return torch._C._accelerator_getDeviceIndex()
+    index: int = torch._C._accelerator_getDeviceIndex()
+    return index
 
 
 def set_device(device: Device) -> None:
@@ -160,7 +161,8 @@ def reset_accumulated_memory_stats(device: Device = None) -> None:
 def mem_get_info(device: Device = None) -> tuple[int, int]:
     """Free and total bytes of a device, as its driver would say."""
     init()
-    return torch._C._accelerator_getMemoryInfo(_index(device))
+    info: tuple[int, int] = torch._C._accelerator_getMemoryInfo(_index(device))
+    return info
 
 
 def manual_seed(seed: int) -> None:

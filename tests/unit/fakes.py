@@ -67,7 +67,7 @@ def fake_module(name: str, **members: Any) -> ModuleType:
     """Make a module as the import system leaves one behind."""
     module = ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    module.__spec__._initializing = False
+    module.__spec__._initializing = False  # type: ignore[attr-defined]
     vars(module).update(members)
     return module
 
