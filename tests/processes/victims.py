@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from processes.starting import end, is_alive, until_ready
 
@@ -39,7 +38,7 @@ class Victim:
 
     def __init__(self, code, environ=None, folder=FOLDER, **options):
         Path(folder).mkdir(mode=0o700, exist_ok=True)
-        self.process: Any = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", f"{PRELUDE}\n{code}", folder],
             stdout=subprocess.PIPE,
             text=True,
@@ -47,7 +46,7 @@ class Victim:
             **options,
         )
         until_ready(self.process)
-        self.pids = [int(pid) for pid in self.process.said]
+        self.pids = [int(pid) for pid in self.process.said]  # type: ignore[attr-defined]
         self.pid = self.process.pid
 
     def kill(self):
@@ -61,7 +60,7 @@ class Victim:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
+        self.process.stdout.close()  # type: ignore[union-attr]
         end(*self.pids)
 
     @property

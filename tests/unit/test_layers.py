@@ -1,6 +1,8 @@
 """The house: imports point one way, and importing the plugin costs nothing."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +119,30 @@ def test_importing_the_plugin_does_not_load_what_runs_per_test():
         "plugin.telling",
     )
     assert {name for name in ours if name.removeprefix(f"{NAME}.").startswith(late)} == set()
+
+
+def loaded_at_the_end_of_a_run(folder, *arguments):
+    (folder / "conftest.py").write_text("import sys\ndef pytest_unconfigure(): print('loaded:', *sys.modules)\n")
+    (folder / "test_it.py").write_text("def test_it(): pass\n")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {*re.search(r"^loaded: (.*)$", done.stdout, re.MULTILINE)[1].split()}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--gpu-clean=off"]], ids=["nothing said", "off"])
+def test_a_run_that_does_not_ask_for_it_loads_nothing_heavy(tmp_path, arguments):
+    added = loaded_at_the_end_of_a_run(tmp_path, "-p", "gpuclean", *arguments) - loaded_at_the_end_of_a_run(tmp_path)
+    assert f"{NAME}.plugin" in added
+    heavy = {"psutil", "pynvml", "torch", "tensorflow", "jax", "numpy", "cupy", "keras", "ctypes", "multiprocessing"}
+    assert {name for name in added if name.partition(".")[0] in heavy} == set()
+    assert not added & {f"{NAME}.{part}" for part in (*MIDDLE, *ENGINE, "plugin.hooks", "plugin.telling")}
 
 
 def test_every_public_name_resolves():
