@@ -100,7 +100,7 @@ def _run(command: Sequence[str], folder: Path, codes: Sequence[int]) -> Took:
     """Run a process, and ask the system how much memory it had at its peak."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with open(folder / "log", "w+", encoding="utf-8") as log:
+    with (folder / "log").open("w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -137,6 +137,7 @@ class SynchronizeCleaner:
 def _is_used(torch: ModuleType, index: int) -> bool:
     """Whether anything was ever allocated there: to wait for another would bring it up, at hundreds of MB."""
     try:
-        return int(torch._C._accelerator_getDeviceStats(index)["allocated_bytes"]["all"]["allocated"]) > 0
+        stats = find(torch, "_C", "_accelerator_getDeviceStats")
+        return int(stats(index)["allocated_bytes"]["all"]["allocated"]) > 0
     except Exception:  # a lost device may raise even here; one that was never used keeps its books
         return True
