@@ -109,11 +109,12 @@ class CardWatch:
                     children=_named([by_pid[pid] for pid in share]) + starter,
                 )
 
-    def settle(self, ended: Collection[int]) -> list[str]:
+    def settle(self, ended: Collection[int], limit_seconds: float | None = None) -> list[str]:
         """Wait until what processes held is back.
 
         Args:
             ended: the processes that have ended, of those that were last asked about.
+            limit_seconds: the upper bound, where it is another one this time.
 
         Returns:
             What has not come back in time and who uses the card, in a sentence; none where all is back.
@@ -136,7 +137,7 @@ class CardWatch:
         begin = time.monotonic()
         if wait_until(
             is_back,
-            self._settle_seconds,
+            self._settle_seconds if limit_seconds is None else limit_seconds,
             on_long_wait=lambda: self._on_wait("the GPU memory of processes that have ended"),
             longest_pause_seconds=_LONGEST_PAUSE_SECONDS,
         ):

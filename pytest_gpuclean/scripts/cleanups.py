@@ -139,12 +139,13 @@ def _clean_up(
 ) -> CleanupResult:
     here = session()
     selectors = tuple(selectors)
+    stopping = _process_steps(here, of_training=of_training)
     steps: list[Cleaner] = [
         *map(CallableStep, here.take_callables()),
-        *_process_steps(here, of_training=of_training),
+        *stopping,
         *named_steps(here, selectors, tell),
         *here.cleaners,
-        SettleStep(here, wait_seconds),
+        SettleStep(here, wait_seconds, stopping),
         *here.system.named([selector.kind for selector in selectors]),
     ]
     result = here.clean(steps, level, ends_run=True)
@@ -152,7 +153,7 @@ def _clean_up(
     return result
 
 
-def _process_steps(here: Session, *, of_training: bool) -> list[Cleaner]:
+def _process_steps(here: Session, *, of_training: bool) -> list[OwnStep]:
     own = here.own()
     if here.is_watched:
         return [OwnStep("processes", own)]

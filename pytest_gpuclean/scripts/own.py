@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
+from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.cleanup.garbage import collect_all
+from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import LeftProcess
 from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.command import label, read_command
@@ -25,6 +29,7 @@ from pytest_gpuclean.processes.watch import ProcessWatch
 
 SETTLE_SECONDS = 10.0
 """The upper bound for stopping processes, as `--gpu-settle` has it."""
+_MOST_WAITED_FOR = 8
 
 Fits = Callable[[Command], bool]
 
@@ -71,7 +76,12 @@ class OwnProcesses:
             self.run = Run(subreaper=False)
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._discovery = Discovery(self.run)
-        self._watch = ProcessWatch(self.run, settle_seconds=SETTLE_SECONDS, ledger=self._ledger)
+        self._nvml = Nvml()
+        self._stopped: deque[tuple[Collection[int], CardWatch]] = deque(maxlen=_MOST_WAITED_FOR)
+        """What was stopped lately, and the cards as they were before."""
+        self._watch = ProcessWatch(
+            self.run, settle_seconds=SETTLE_SECONDS, ledger=self._ledger, gpu_bytes_of=self._gpu_bytes_of
+        )
         self._watch.open(name)
 
     def stop_all(self) -> list[LeftProcess]:
@@ -103,6 +113,22 @@ class OwnProcesses:
         killing = tuple(_killed(commands[target.key]) for target in targets) if at_once else ()
         return run_apart(lambda: self._stop(targets, spared, killing))
 
+    def settle(self, left: Iterable[LeftProcess], limit_seconds: float) -> list[str]:
+        """Wait until the GPU memory of processes is back that were stopped.
+
+        Args:
+            left: them.
+            limit_seconds: the upper bound.
+
+        Returns:
+            What is not back, and who uses the card, in a sentence; none where all is back.
+        """
+        ended = {process.pid for process in left if process.ended_by}
+        found = [(pids, cards) for pids, cards in self._stopped if not ended.isdisjoint(pids)]
+        for one in found:
+            self._stopped.remove(one)
+        return [line for _, cards in found for line in cards.settle(ended, limit_seconds)]
+
     def disown(self, pid: int) -> None:
         """Let a process go on, with what is below it.
 
@@ -117,9 +143,15 @@ class OwnProcesses:
         if self._ledger is not None:
             self._ledger.close()
 
+    def _gpu_bytes_of(self, pids: Collection[int]) -> Mapping[int, int | None]:
+        cards = CardWatch(self._nvml, self.run.procfs)
+        self._stopped.append((pids, cards))
+        return cards.bytes_of(pids)
+
     def _stop(
         self, targets: list[OwnedProcess], spared: set[ProcessKey], families: tuple[Family, ...]
     ) -> list[LeftProcess]:
+        gpu_bytes = self._gpu_bytes_of([target.pid for target in targets])
         told = stop(
             targets,
             self._discovery,
@@ -127,7 +159,8 @@ class OwnProcesses:
             may_live=lambda key: key in spared,
             families=families,
         )
-        return without_ended_trackers(self.run.procfs, [left for left in told if left.ended_by != "itself"])
+        told = [replace(left, gpu_bytes=gpu_bytes.get(left.pid)) for left in told if left.ended_by != "itself"]
+        return without_ended_trackers(self.run.procfs, told)
 
     def _is_other_process(self) -> bool:
         """Whether this is a fork of the script: what the script has started is none of its business."""

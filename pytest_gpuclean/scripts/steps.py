@@ -64,6 +64,10 @@ class OwnStep:
         self.left = self._own.stop_kind(self._fits, at_once=self._at_once) if self._fits else self._own.stop_all()
         return told(self.left) or Skip(_NOTHING_LEFT)
 
+    def settle(self, limit_seconds: float) -> list[str]:
+        """Wait until the GPU memory of what was stopped is back, and say what is not."""
+        return self._own.settle(self.left, limit_seconds) if self._own is not None and self.left else []
+
 
 class NamedStep:
     """The processes that the user has named, whoever has started them.
@@ -110,21 +114,28 @@ class RefusedStep:
 
 
 class SettleStep:
-    """A wait for memory that threads of the last run still hold. It ends as soon as that is back.
+    """A wait for memory of the last run's processes, and what its threads still hold. It ends as soon as it is back.
 
     Args:
         session: knows what was in use when the run began, and which threads there were.
-        limit_seconds: the upper bound.
+        limit_seconds: the upper bound of each of the two.
+        stopped: the steps by which processes were stopped.
     """
 
     name = "wait"
 
-    def __init__(self, session: Session, limit_seconds: float) -> None:
+    def __init__(self, session: Session, limit_seconds: float, stopped: Iterable[OwnStep] = ()) -> None:
         self._session = session
         self._limit_seconds = limit_seconds
+        self._stopped = tuple(stopped)
 
     def clean(self, occasion: Occasion) -> str | Skip:
         """Wait, where there is a reason to."""
+        late = [line for step in self._stopped for line in step.settle(self._limit_seconds)]
+        said = self._wait_for_threads(occasion)
+        return "; ".join([*late, *([said] if isinstance(said, str) else [])]) if late else said
+
+    def _wait_for_threads(self, occasion: Occasion) -> str | Skip:
         if self._is_back():
             return Skip("the memory is back")
         new = NewThreads(self._session.threads)

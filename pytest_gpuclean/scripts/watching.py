@@ -85,7 +85,7 @@ class Watch:
             *map(CallableStep, here.take_callables()),
             processes,
             *here.cleaners,
-            SettleStep(here, _SETTLE_SECONDS),
+            SettleStep(here, _SETTLE_SECONDS, [processes]),
         ]
         tell = Teller(self.verbose)
         title = f"end of {self.name}{f' by {kind.__name__}' if kind is not None else ''}"

@@ -332,6 +332,51 @@ def test_after(): assert not Path("back").exists()
     result.stdout.fnmatch_lines([told])
 
 
+SCRIPT = """
+import time
+from pytest_gpuclean import cleanup_between_runs, watch
+
+def clean(wait_time=None):
+    global RESULT
+    RESULT = cleanup_between_runs(0, 2, comprehensive=False, wait_time=wait_time, verbose=True)
+    return {step.name: step.detail for step in RESULT.steps}
+
+with watch(verbose=False):
+"""
+
+
+def in_script(cards, text):
+    cards.pytester.makepyfile(script=f"{STARTING}\n{LATE}\n{SCRIPT}{text}")
+    result = cards.pytester.runpython(cards.pytester.path / "script.py")
+    assert result.ret == 0
+    return result
+
+
+def test_between_the_runs_of_a_script_what_comes_back_late_is_waited_for_too(cards):
+    in_script(
+        cards,
+        """
+    hold_back(0.5)
+    said = clean()
+    assert Path("back").exists(), said
+    assert time.time() - float(Path("back").read_text()) < 0.5
+    assert "512.0 MiB of GPU memory" in said["processes"]
+""",
+    )
+
+
+def test_a_script_is_told_what_is_not_back_in_the_time_it_gave(cards):
+    in_script(
+        cards,
+        """
+    hold_back(4)
+    said = clean(wait_time=0.5)
+    assert not Path("back").exists()
+    assert "not back after" in said["wait"] and "512.0 MiB on cuda:0" in said["wait"], said
+""",
+    )
+
+
 # -- what no framework accounts for ----------------------------------------------------------------------------------
 
 FRAMEWORK = """
