@@ -11,6 +11,10 @@ pytest_plugins = "pytester"
 
 TESTS = Path(__file__).parent
 
+# A run inside of a worker's test is a run of its own, with workers of its own.
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+    os.environ.pop(name, None)
+
 # pytester gives each test a home of its own, and a simulator compiled for an earlier test would not be found there.
 for part in ("simgpu", "fakenvml"):
     cache = Path("~/.cache/pytest-gpuclean").expanduser() / part

@@ -49,7 +49,7 @@ def test_a_card_is_told_with_who_holds_it(capsys):
     cards = [Use(Card(), (User(gone, 64 * MiB), User(os.getpid(), 19 * GiB), User(1, None)))]
     lines = status(cards, capsys).splitlines()
     assert lines[:2] == ["devices", "  cuda:0 NVIDIA H100: 20.0 GiB of 80.0 GiB in use"]
-    assert re.fullmatch(rf"    pid {os.getpid()} python .* \(\w+\): 19\.0 GiB", lines[2])
+    assert re.fullmatch(rf"    pid {os.getpid()} .+ \(\w+\): 19\.0 GiB", lines[2])
     assert lines[3] == f"    pid {gone} (not to be seen from here): 64.0 MiB"
     assert re.fullmatch(r"    pid 1 .*: not known", lines[4])
 
