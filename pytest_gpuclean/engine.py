@@ -324,12 +324,19 @@ class Engine:
         if self._window is not None:
             self._window.terms = dataclasses.replace(self._window.terms, judges=False)
 
-    def abandon(self) -> None:
-        """Forget the window that is open, after trouble of our own."""
-        self.ledger.close()
-        if self._window is not None and self._window.peak is not None:
-            self.peaks.end(self._window.peak)
+    def abandon(self, test: str) -> None:
+        """Forget the window that is open, after trouble of our own: nobody is accused of what came in it.
+
+        Args:
+            test: the test that runs.
+        """
+        window = self._window
         self._window = self._resting = self._latest = self.course = None
+        self.ledger.lose_track()
+        if self.processes is not None:
+            self.processes.lose_track(test)
+        if window is not None and window.peak is not None:
+            self.peaks.end(window.peak)
 
     # -- when a device fails ------------------------------------------------------------------------------------
 
@@ -430,6 +437,8 @@ class Engine:
             collect_all()
 
         left = processes.close(release, self._judge.held_by, thorough=thorough)
+        problems, processes.problems = processes.problems, []
+        self._judge.trouble += problems
         window.left += left
         if window.has_acted:
             self._book_given_back(window, self._read(edge=False))

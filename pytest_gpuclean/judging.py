@@ -146,7 +146,7 @@ class Judge:
         self, threshold: int, let_go: LetGo, threads: KnownThreads
     ) -> Iterator[tuple[FixtureShare, Bytes]]:
         """Judge the fixtures that came to their end in this window; give what each did not give back."""
-        ended = list(self.ledger.ended)
+        ended = [share for share in self.ledger.ended if share.is_certain]
         climb = Climb(self, [share.held for share in ended], threads)
         climb.run(lambda: [a for s in ended for a in not_returned(s, climb, threshold)], let_go)
         for share in ended if not climb.counted else ():  # the heap says that it is back, by now

@@ -24,6 +24,8 @@ class FixtureShare:
     """What was reachable from its value when it was last looked at."""
     fallen: Bytes = field(default_factory=dict)
     """What tests freed meanwhile that nobody else accounts for: it may have been this fixture's."""
+    is_certain: bool = True
+    """Whether all that happened while it lived has been booked."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class Ledger:
     def open(self, module: str, levels: Bytes | None = None) -> None:
         """Begin a window: what is in use now is where it starts; no levels mean that nothing has changed."""
         self.test = {}
+        self.ended = []  # what ended outside of all windows is nobody's to tell
         self._owners = [self.test]
         if levels:
             self._take(levels)
@@ -84,6 +87,15 @@ class Ledger:
         for share in shares:
             for account in [account for account in share if account.device == device]:
                 del share[account]
+
+    def lose_track(self) -> None:
+        """Take it that something was not booked: nobody is accused by what was known before, and the window ends."""
+        for share in self.fixtures.values():
+            share.is_certain = False
+        for drift in (self.session, *self.modules.values()):
+            drift.kept.clear()
+        self.unlooked = {}
+        self.close()
 
     def close(self) -> None:
         """End the window: what follows belongs to nobody until the next one begins."""

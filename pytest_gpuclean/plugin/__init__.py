@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuclean.plugin.fixtures import gpu_clean, gpu_clean_class, gpu_clean_module, gpu_clean_session
+from pytest_gpuclean.plugin.guard import guard_of, trouble_of
 from pytest_gpuclean.plugin.markers import MARKERS, asked_for
 from pytest_gpuclean.plugin.options import add_options, are_said, are_said_early
 
@@ -38,31 +39,42 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Look out for who initialises a device, where that is asked for: a conftest may do it at its import."""
-    if not are_said_early(early_config):
-        return
-    from pytest_gpuclean.plugin.settings import early_init_mode
-
-    if early_init_mode(early_config) != "off":
-        from pytest_gpuclean.plugin.init_watch import InitWatch
-
-        early_config.pluginmanager.register(InitWatch(early_config), "gpuclean-init")
+    with guard_of(early_config, "--gpu-init is not looked after"):
+        if are_said_early(early_config):
+            watch_initialisation(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, read the options, and come up where they say so."""
-    for text in MARKERS.values():
-        config.addinivalue_line("markers", text)
+    with guard_of(config, "the markers are not declared"):
+        for text in MARKERS.values():
+            config.addinivalue_line("markers", text)
+    with guard_of(config, "it has not come up as it should"):
+        come_up(config)
+
+
+def watch_initialisation(config: pytest.Config) -> None:
+    """Register what looks out for who initialises a device, where that is asked for."""
+    from pytest_gpuclean.plugin.settings import early_init_mode
+
+    if early_init_mode(config) != "off":
+        from pytest_gpuclean.plugin.init_watch import InitWatch
+
+        config.pluginmanager.register(InitWatch(config), "gpuclean-init")
+
+
+def come_up(config: pytest.Config) -> None:
+    """Read the options, and register what they ask for."""
     hands_out = getattr(config.option, "dist", "no") != "no"
     if not (hands_out or are_said(config)):
         return
     from pytest_gpuclean.plugin.settings import settings_of
 
-    settings = settings_of(config)
-    if hands_out and settings.assign != "off":
+    if hands_out and settings_of(config).assign != "off":
         from pytest_gpuclean.plugin.assign import Assigning
 
         config.pluginmanager.register(Assigning(), "gpuclean-assign")
-    if settings.is_on or settings.concerns_failures:
+    if is_asked_for(config):
         activate(config)
     elif hands_out:
         tell(config)  # a worker's tests may have markers that this process never sees
@@ -71,25 +83,34 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Say how many workers `-n auto` is, where each is given a GPU."""
-    if not are_said(config):
-        return None
-    from pytest_gpuclean.plugin.settings import settings_of
+    with guard_of(config, "the GPUs are not counted for -n auto"):
+        if are_said(config):
+            from pytest_gpuclean.plugin.settings import settings_of
 
-    if settings_of(config).assign == "off":
-        return None
-    from pytest_gpuclean.plugin.assign import workers_for_auto
+            if settings_of(config).assign != "off":
+                from pytest_gpuclean.plugin.assign import workers_for_auto
 
-    return workers_for_auto(config)
+                return workers_for_auto(config)
+    return None
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
     """Come up where a collected test asks for it, and refuse markers that do not parse."""
     result = yield
+    with guard_of(config, "the tests were not looked at as they should"):
+        look_at_tests(config, items)
+    return result
+
+
+def look_at_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Come up where one of the tests asks for it, and read their markers."""
     is_concerned, has_needs = asked_for(items)
     if has_needs:
-        look_after_needs(config, items)
-    if (running(config) or is_concerned) and not is_silenced(config):
+        with guard_of(config, "gpu_require and gpu_exclusive hold no test back"):
+            look_after_needs(config, items)
+    # Asked for, and not running: what kept it from coming up may have passed.
+    if (running(config) or is_concerned or is_asked_for(config)) and not is_silenced(config):
         hooks = activate(config)
         # Anew, so that our wrappers stand around those of conftest files that the collection has loaded.
         config.pluginmanager.unregister(hooks)
@@ -98,7 +119,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             hooks.plan(items)
         except pytest.UsageError as error:
             refuse(config, items, error)
-    return result
 
 
 def look_after_needs(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -111,6 +131,16 @@ def look_after_needs(config: pytest.Config, items: list[pytest.Item]) -> None:
         refuse(config, items, error)
     else:
         config.pluginmanager.register(needs, _NEEDS_NAME)
+
+
+def is_asked_for(config: pytest.Config) -> bool:
+    """Whether the options ask for what runs per test."""
+    if not are_said(config):
+        return False
+    from pytest_gpuclean.plugin.settings import settings_of
+
+    settings = settings_of(config)
+    return settings.is_on or settings.concerns_failures
 
 
 def is_silenced(config: pytest.Config) -> bool:
@@ -149,26 +179,39 @@ def tell(config: pytest.Config) -> Telling:
         from pytest_gpuclean.plugin.telling import Telling, is_worker
 
         settings = settings_of(config)
+        trouble_of(config)  # where it has none itself, a worker may have
         telling = Telling(config, settings, baseline_of(config, settings))
         config.pluginmanager.register(telling, _TELLING_NAME)
-        if is_worker(config):
-            return telling
-        if os.environ.get("GITHUB_ACTIONS") == "true":
+        with guard_of(config, f"NOT WRITTEN {', '.join(settings.reports) or 'annotations'}"):
+            if not is_worker(config):
+                tell_more(config, telling)
+    return telling
+
+
+def tell_more(config: pytest.Config, telling: Telling) -> None:
+    """Register what makes files and annotations of the records, in the run's controller."""
+    from pytest_gpuclean.plugin.settings import settings_of
+
+    settings = settings_of(config)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        with guard_of(config, "there are no annotations"):
             from pytest_gpuclean.plugin.annotations import Annotations
 
             config.pluginmanager.register(Annotations(config), "gpuclean-annotations")
-        if settings.reports or settings.baseline or settings.allowances:
-            from pytest_gpuclean.plugin.extent import Extent
+    if settings.reports or settings.baseline or settings.allowances:
+        from pytest_gpuclean.plugin.extent import Extent
+
+        extent = Extent(config)
+        config.pluginmanager.register(extent, "gpuclean-extent")
+        with guard_of(config, "known leaks are neither compared nor written"):
             from pytest_gpuclean.plugin.ratchet import Ratchet
 
-            extent = Extent(config)
-            config.pluginmanager.register(extent, "gpuclean-extent")
             config.pluginmanager.register(Ratchet(config, settings, telling, extent), "gpuclean-ratchet")
-        if settings.reports:
+    if settings.reports:
+        with guard_of(config, f"NOT WRITTEN {', '.join(settings.reports)}"):
             from pytest_gpuclean.plugin.reporting import Reporting
 
             config.pluginmanager.register(Reporting(config, settings, telling, extent), "gpuclean-reporting")
-    return telling
 
 
 def running(config: pytest.Config) -> RunHooks | None:

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_gpuclean.memory.assignable import VARIABLES, Assignable, Assignables, amd_nodes, assignable, nvidia_files
 from pytest_gpuclean.plugin.cards import nvml_of
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.telling import say, verbosity
 
 _INPUT = "gpuclean_assigned"
@@ -57,6 +58,10 @@ class Assigning:
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[Any]) -> None:
         """Write each worker's GPU into its spec, and say who has which."""
+        with guard_of(config, "the GPUs are not handed out as they should"):
+            self._hand_out(config, specs)
+
+    def _hand_out(self, config: pytest.Config, specs: list[Any]) -> None:
         found = gpus_of(config)
         local = [spec for spec in specs if _is_local(spec)]
         free = [spec for spec in local if not any(variable in spec.env for variable in found.variables)]
@@ -77,8 +82,9 @@ class Assigning:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker which GPU it has, for its records."""
-        environ = getattr(node.gateway.spec, "env", {})
-        node.workerinput[_INPUT] = next((environ[name] for name in VARIABLES if name in environ), "")
+        with guard_of(node.config, "a worker's GPU is not named"):
+            environ = getattr(node.gateway.spec, "env", {})
+            node.workerinput[_INPUT] = next((environ[name] for name in VARIABLES if name in environ), "")
 
 
 def deal(workers: Iterable[str], gpus: tuple[Assignable, ...]) -> Mapping[str, Assignable]:

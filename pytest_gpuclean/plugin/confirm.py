@@ -24,6 +24,8 @@ def confirm(record: TestRecord, times: int, run_again: Callable[[], TestRecord |
     grown = 1
     for _ in range(times):
         again = run_again()
+        problems = [problem for problem in again.problems if problem not in record.problems] if again else []
+        record = dataclasses.replace(record, problems=(*record.problems, *problems))
         if again is None or not any(leak.kind == "test" for leak in again.leaks):
             break
         grown += 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.names import plain_name
 from pytest_gpuclean.plugin.telling import DESELECTED, is_controller
 
@@ -19,17 +20,20 @@ class Extent:
         self.collected: set[str] = set()
         self.deselected = 0
         self._crashed: list[str] = []
+        self._guard = guard_of(config, "what this run has run was not counted right")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what is going to run."""
-        if not is_controller(self._config):
-            self._collect(item.nodeid for item in session.items)
+        with self._guard:
+            if not is_controller(self._config):
+                self._collect(item.nodeid for item in session.items)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
         """Note what a worker has collected: each collects all of it."""
-        if not self.collected.issuperset(ids):
-            self._collect(ids)
+        with self._guard:
+            if not self.collected.issuperset(ids):
+                self._collect(ids)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Count what is left out."""
@@ -37,17 +41,19 @@ class Extent:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note that a test has come to its end."""
-        if report.when == "teardown":
-            self._pending.discard(plain_name(self._config, report.nodeid))
+        with self._guard:
+            if report.when == "teardown":
+                self._pending.discard(plain_name(self._config, report.nodeid))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Note a worker that has died, and what a worker left out."""
-        output = getattr(node, "workeroutput", None)
-        if error or output is None:
-            self._crashed.append(str(node.gateway.id))
-        else:
-            self.deselected = max(self.deselected, output.get(DESELECTED, 0))
+        with self._guard:
+            output = getattr(node, "workeroutput", None)
+            if error or output is None:
+                self._crashed.append(str(node.gateway.id))
+            else:
+                self.deselected = max(self.deselected, output.get(DESELECTED, 0))
 
     def why_unfinished(self, session: pytest.Session) -> str:
         """Say why not all that was selected came to its end; empty where it did."""

@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gpuclean.plugin.guard import guard_of
+
 if TYPE_CHECKING:
     from pytest_gpuclean.plugin.handle import Handle
 
 
 def _handle(request: pytest.FixtureRequest) -> Generator[Handle, Any, None]:
+    from pytest_gpuclean.plugin.handle import Handle
+
+    name = str(request.fixturename)
+    handle = Handle(None, name)
+    with guard_of(request.config, f"{name} does nothing"):
+        handle = _begin(request.config, name)
+    yield handle
+    with guard_of(request.config, f"nothing is cleaned at the end of {name}"):
+        handle.end()
+
+
+def _begin(config: pytest.Config, name: str) -> Handle:
     from pytest_gpuclean.plugin import activate
     from pytest_gpuclean.plugin.handle import Handle
     from pytest_gpuclean.plugin.settings import settings_of
 
-    name = str(request.fixturename)
-    if settings_of(request.config).silenced:
-        yield Handle(None, name)
-        return
-    hooks = activate(request.config)
+    if settings_of(config).silenced:
+        return Handle(None, name)
+    hooks = activate(config)
     handle = Handle(hooks, name)
     handle.since = hooks.begin_handle()
-    yield handle
-    hooks.end_handle(handle)
+    return handle
 
 
 @pytest.fixture

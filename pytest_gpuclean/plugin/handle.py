@@ -28,7 +28,7 @@ class Handle:
 
     def snapshot(self) -> Snapshot:
         """Read what is in use now on every device that is watched."""
-        return self._hooks.engine.snapshot() if self._hooks else Snapshot()
+        return self._hooks.snapshot() if self._hooks else Snapshot()
 
     def clean(self, level: Level = "comprehensive") -> CleanupResult:
         """Clean now, and tell what each step gave back.
@@ -40,7 +40,7 @@ class Handle:
             ValueError: where the level is neither.
         """
         parse_choice(level, LEVELS, f"{self._name}.clean()")
-        return self._hooks.engine.clean(level) if self._hooks else CleanupResult(level=level)
+        return self._hooks.clean(level) if self._hooks else CleanupResult(level=level)
 
     @property
     def peak(self) -> int | Unavailable:
@@ -50,10 +50,11 @@ class Handle:
         """
         if self._hooks is None:
             return Unavailable("peak", "--gpu-clean=off")
-        peaks = self.since.highest(self.snapshot()) if self.since is not None else {}
+        now = self.snapshot()
+        peaks = self._hooks.highest(self.since, now)
         if peaks:
             return max(peaks.values())
-        if any(reading.peak_bytes is not None for reading in self.snapshot().readings):
+        if any(reading.peak_bytes is not None for reading in now.readings):
             return Unavailable("peak", "the one peak that the framework keeps for the whole run was not exceeded")
         return Unavailable("peak", "no device in use keeps a peak")
 
@@ -95,6 +96,11 @@ class Handle:
             return
         with self._hooks.no_leak(threshold, self._name):
             yield
+
+    def end(self) -> None:
+        """Clean when the test's window closes: its fixture's scope ends."""
+        if self._hooks is not None:
+            self._hooks.end_handle(self)
 
     def take_callables(self) -> list[Callable[[], object]]:
         """Hand over what is to be called, the last one given first."""

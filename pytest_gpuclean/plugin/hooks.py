@@ -19,7 +19,7 @@ from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
 from pytest_gpuclean.memory.peaks import Peak
 from pytest_gpuclean.memory.sites import Sites
-from pytest_gpuclean.model import Leak, TestRecord
+from pytest_gpuclean.model import Bytes, CleanupResult, Leak, Level, Snapshot, TestRecord, Unavailable
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
@@ -28,9 +28,10 @@ from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.failing import look_into_failures
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
+from pytest_gpuclean.plugin.guard import Guard, guard_of, own_problem, trouble_of
 from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
-from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on
+from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on, tell_problems
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
@@ -41,6 +42,7 @@ from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import parse_size
 from pytest_gpuclean.window import Course, Ending, Terms
 
+_NOT_READ = Unavailable("gpuclean", "trouble of gpuclean itself")
 PLAN = pytest.StashKey[Plan]()
 _RUNNER_PACKAGES = (
     "_pytest",
@@ -66,6 +68,7 @@ class RunHooks:
         self._default_terms = _terms(self._default_plan, self._default_plan)
         self._module_of: object = None
         self._module = ""
+        self._test = ""
         self._guard = Guard(self._note_trouble)
         self._clock = clock_of(config)
         self._assigned = assigned_to(config)
@@ -91,7 +94,7 @@ class RunHooks:
         self._started = look_after_processes(config, settings, families, telling, self.nvml)
         self._recorder = recorder_for(config, settings)
         self._sites = Sites(is_on=settings.traces, confirms=settings.confirm)
-        config.add_cleanup(self._sites.close)
+        config.add_cleanup(partial(guard_of(config, "torch may go on to record").call, self._sites.close))
         self._explainer = Explainer(
             settings.explain, self._roots.all_values, self._roots.words, _RUNNER_PACKAGES, self._sites
         )
@@ -124,8 +127,9 @@ class RunHooks:
         """Open the window before anything of the test is set up."""
         __tracebackhide__ = True
         self._in_teardown = self._has_failed = False
-        if self._is_concerned(item):
-            with self._guard:
+        with self._guard:
+            self._test = item.nodeid
+            if self._is_concerned(item):
                 self._open(item)
         return (yield)
 
@@ -135,13 +139,18 @@ class RunHooks:
     ) -> Generator[None, object, object]:
         """Book what a fixture of a wider scope brings up to the fixture."""
         __tracebackhide__ = True
-        if fixturedef.scope == "function":
+        setup: list[Any] | None = None
+        with self._guard:
+            if fixturedef.scope != "function":
+                setup = []
+                self._begin_setup(fixturedef, request, setup)
+        if setup is None:
             return (yield)
-        setup = self._begin_setup(fixturedef, request)
         try:
             return (yield)
         finally:
-            self._end_setup(fixturedef, request, setup)
+            with self._guard:
+                self._end_setup(fixturedef, request, setup)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> None:
@@ -159,13 +168,18 @@ class RunHooks:
             with self._guard, self._clock.stopped():
                 report = self._failing.look(item, call, report, is_concerned=self._is_concerned(item))
         self._has_failed |= call.excinfo is not None
-        if call.when == "teardown" and self.engine.window is not None:
-            told = self._close(item, report, call.excinfo.value if call.excinfo else None)
-            if told is not None:
-                tell_on(report, item, told)
-                with self._guard:
-                    self._failing.look_after(item, report, told.records[-1].problems)
+        if call.when == "teardown":
+            with self._guard:
+                self._end(item, report, call.excinfo.value if call.excinfo else None)
+            with self._guard:
+                self._tell_problems(item, report)
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Tell of trouble that came after the last test."""
+        for problem in self._problems:
+            trouble_of(self._config).add(problem)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -188,20 +202,18 @@ class RunHooks:
         module = item.getparent(pytest.Module)
         return plan_of(module, self._settings) if module is not None else self._default_plan
 
-    def _begin_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> list[Any]:
-        before: list[Any] = []
-        with self._guard:
-            before = self._roots.begin(fixturedef, request)
-            self.engine.begin_setup(id(fixturedef), fixturedef.argname, fixturedef.scope)
-            if self._recorder.for_report:
-                self._recorder.begin_fixture(id(fixturedef), fixturedef.argname, fixturedef.scope, fixturedef.baseid)
-        return before
+    def _begin_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, before: list[Any]
+    ) -> None:
+        before += self._roots.begin(fixturedef, request)
+        self.engine.begin_setup(id(fixturedef), fixturedef.argname, fixturedef.scope)
+        if self._recorder.for_report:
+            self._recorder.begin_fixture(id(fixturedef), fixturedef.argname, fixturedef.scope, fixturedef.baseid)
 
     def _end_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, before: list[Any]) -> None:
-        with self._guard:
-            self._roots.end(fixturedef, before)
-            request.addfinalizer(partial(self._release, id(fixturedef)))
-            self.engine.end_setup(id(fixturedef))
+        request.addfinalizer(partial(self._release, id(fixturedef)))
+        self._roots.end(fixturedef, before)
+        self.engine.end_setup(id(fixturedef))
 
     def _let_go(self, item: pytest.Item, everything: bool) -> None:
         for cleaner in self._take_due():
@@ -221,25 +233,41 @@ class RunHooks:
             if self._recorder.for_report:
                 self._recorder.end_fixture(key)
 
-    def _close(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> Told | None:
+    def _end(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> None:
+        if self.engine.window is None:
+            return
+        self._error, self._is_reported = error, True
+        try:
+            told = self._close(item, report)
+        finally:
+            self._error, self._is_reported = None, False
+        if told is not None:
+            tell_on(report, item, told)
+            self._failing.look_after(item, report, told.records[-1].problems)
+
+    def _close(self, item: pytest.Item, report: pytest.TestReport) -> Told | None:
+        seconds = self._closed_unchanged(item)
+        if seconds is not None:
+            self._record(item, report, seconds)
+            return None
         told = None
-        with self._guard:
-            seconds = self._closed_unchanged(item)
-            if seconds is not None:
-                self._record(item, report, seconds)
-                return None
-            self._error, self._is_reported = error, True
-            with self._clock.stopped():
-                record = self._closed_record(item)
-                course = self.engine.course  # to confirm a leak, the test may run again
-                self._telling.report.add(record)
-                stages = record.cleanups if verbosity(item.config) > 0 else ()
-                if record.is_told or stages or ATTEMPTS in item.stash:
-                    told = self._told(item, record)
+        with self._clock.stopped():
+            record = self._closed_record(item)
+            course = self.engine.course  # to confirm a leak, the test may run again
+            stages = record.cleanups if verbosity(item.config) > 0 else ()
+            if record.is_told or stages or ATTEMPTS in item.stash:
+                told = self._told(item, record)
+        with self._guard:  # its verdict is there
+            self._telling.report.add(record)
             told_record = told.records[-1] if told is not None else record
             self._record(item, report, record.seconds, told_record, course)
-        self._error, self._is_reported = None, False
         return told
+
+    def _tell_problems(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Tell of trouble of our own on the test that it came with."""
+        if self._problems:
+            problems, self._problems = self._problems, []
+            tell_problems(report, item, problems)
 
     def _record(
         self,
@@ -259,7 +287,7 @@ class RunHooks:
         """Close the window the short way, where the test has passed and nothing but the test ends with it."""
         nextitem = self._nextitem
         ends_more = nextitem is None or nextitem.parent is not item.parent
-        has_news = self._has_failed or self._handle_ended or self._due or self._problems
+        has_news = self._has_failed or self._handle_ended or self._due
         if ends_more or has_news or ATTEMPTS in item.stash:
             return None
         seconds = self.engine.close_unchanged(item.stash.get(PLAN, self._default_plan).level)
@@ -284,9 +312,6 @@ class RunHooks:
             self._started.stop_host_wide()
         if self._assigned:
             record = dataclasses.replace(record, assigned=self._assigned)
-        if self._problems:
-            record = dataclasses.replace(record, problems=(*record.problems, *self._problems))
-            self._problems = []
         return record
 
     def _told(self, item: pytest.Item, record: TestRecord) -> Told:
@@ -331,6 +356,10 @@ class RunHooks:
 
     def end_handle(self, handle: Handle) -> None:
         """A handle's scope ends: clean when the test's window closes."""
+        with self._guard:
+            self._end_handle(handle)
+
+    def _end_handle(self, handle: Handle) -> None:
         if handle.since is not None:
             self.engine.peaks.end(handle.since)
         self._due += [CallableCleaner(function) for function in handle.take_callables()]
@@ -340,10 +369,29 @@ class RunHooks:
                 self.engine.run_step(cleaner)
             self.engine.clean(self._default_plan.level or "quick")
 
+    def snapshot(self) -> Snapshot:
+        """Read what is in use now."""
+        with self._guard:
+            return self.engine.snapshot()
+        return Snapshot(unavailable=(_NOT_READ,))
+
+    def highest(self, since: Peak | None, now: Snapshot) -> Bytes:
+        """Say what the most was since a handle came up; nothing where that is not known."""
+        with self._guard:
+            return since.highest(now) if since is not None else {}
+        return {}
+
+    def clean(self, level: Level) -> CleanupResult:
+        """Clean now."""
+        with self._guard:
+            return self.engine.clean(level)
+        return CleanupResult(level=level)
+
     def disown(self, pid: int) -> None:
         """Let a process go on that a test has started."""
-        if self._started is not None and self._started.watch is not None:
-            self._started.watch.disown(pid)
+        with Guard(self._note_trouble, ValueError):
+            if self._started is not None and self._started.watch is not None:
+                self._started.watch.disown(pid)
 
     @contextmanager
     def no_leak(self, threshold: str | int | None, name: str) -> Iterator[None]:
@@ -351,17 +399,24 @@ class RunHooks:
         size = self._settings.threshold_bytes
         if threshold is not None:
             size = parse_size(threshold, f"{name}.no_leak(): threshold")
-        with self.engine.block(size, name) as leaks:
+        block = self.engine.block(size, name)
+        leaks: list[Leak] | None = None
+        with self._guard:
+            leaks = block.__enter__()
+        try:
             yield
+        finally:
+            with self._guard:
+                if leaks is not None:
+                    block.__exit__(None, None, None)
         if leaks:
             pytest.fail("\n".join(map(leak_text, leaks)), pytrace=False)
 
     # -- trouble of our own -------------------------------------------------------------------------------------
 
     def _note_trouble(self, error: BaseException) -> None:
-        self.engine.abandon()
-        self._problems.append(f"trouble of gpuclean itself: {first_line(error)}")
-        self.engine.gauge.unavailable["a test, by trouble of gpuclean itself"] = first_line(error)
+        self._problems.append(own_problem(error))
+        self.engine.abandon(self._test)
 
     def _gather(self, name: str, kind: Any) -> list[Any]:
         """Ask other plugins, each by itself, for probes or cleaners; what is none is told and left out."""
@@ -378,22 +433,6 @@ class RunHooks:
     def _take_due(self) -> list[Cleaner]:
         taken, self._due = self._due, []
         return taken
-
-
-class Guard:
-    """Takes in our own trouble: it never changes the outcome of somebody's test."""
-
-    def __init__(self, note: Callable[[BaseException], None]) -> None:
-        self._note = note
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, pytest.exit.Exception):
-            return False
-        self._note(error)
-        return True
 
 
 def _terms(plan: Plan, scope_plan: Plan) -> Terms:

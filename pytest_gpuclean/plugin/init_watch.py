@@ -7,12 +7,14 @@ cannot use the device at all.
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from pytest_gpuclean.memory.initialised import InitTrace, initialised_devices
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.settings import settings_of
 from pytest_gpuclean.plugin.telling import is_controller, is_worker
 
@@ -28,36 +30,41 @@ class InitWatch:
         self._trace = InitTrace(str(config.rootpath))
         self._known = set(initialised_devices())  # by whoever has started this run
         self._lines: list[str] = []
+        self._guard = guard_of(config, "--gpu-init is not looked after as it should")
         self._is_elsewhere = False
         """Whether a worker has found something."""
         self._trace.begin()
-        config.add_cleanup(self._trace.end)
+        config.add_cleanup(partial(self._guard.call, self._trace.end))
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Bring up what prints the summary: it has to be there before the run's end."""
-        from pytest_gpuclean.plugin import tell
+        with self._guard:
+            from pytest_gpuclean.plugin import tell
 
-        tell(config)
+            tell(config)
 
     # -- where it may happen ------------------------------------------------------------------------------------
 
     def pytest_plugin_registered(self, plugin: object) -> None:
         """Look after each conftest, and each other module with hooks, that was imported."""
-        file = vars(plugin).get("__file__") if isinstance(plugin, ModuleType) else None
-        if isinstance(file, str):
-            self._look(f"at the import of {self._relative(file)}")
+        with self._guard:
+            file = vars(plugin).get("__file__") if isinstance(plugin, ModuleType) else None
+            if isinstance(file, str):
+                self._look(f"at the import of {self._relative(file)}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         """Look after the hooks of others that begin a run."""
-        self._look("as the run was configured")
+        with self._guard:
+            self._look("as the run was configured")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:
         """Look after each file of tests that was imported."""
         report = yield
-        if isinstance(collector, pytest.File):
-            self._look(f"at the collection of {self._relative(str(collector.path))}")
+        with self._guard:
+            if isinstance(collector, pytest.File):
+                self._look(f"at the collection of {self._relative(str(collector.path))}")
         return report
 
     @pytest.hookimpl(trylast=True)
@@ -66,8 +73,10 @@ class InitWatch:
 
         A controller collects none, and is looked at to its end.
         """
-        self._look("at collection")
-        self._trace.end()
+        with self._guard:
+            self._look("at collection")
+        with self._guard:
+            self._trace.end()
 
     # -- how it is told -----------------------------------------------------------------------------------------
 
@@ -80,6 +89,10 @@ class InitWatch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Have it in the summary, and fail the run where that was asked for."""
+        with self._guard:
+            self._finish(session)
+
+    def _finish(self, session: pytest.Session) -> None:
         from pytest_gpuclean.plugin import tell
 
         if is_controller(self._config):

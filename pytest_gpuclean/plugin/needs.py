@@ -13,6 +13,7 @@ from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.cards import holders_of, nvml_of
 from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.exclusive import Exclusive, timeout_of
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.requirements import Requirements, need_of
 from pytest_gpuclean.plugin.settings import settings_of
 from pytest_gpuclean.plugin.telling import Telling, say
@@ -38,6 +39,7 @@ class Needs:
         nvml = nvml_of(config)
         self._clock = clock_of(config)
         self._telling = telling
+        self._guard = guard_of(config, "gpu_require or gpu_exclusive has not held a test back")
         self._not_free = ""
         """Why the test that is due cannot have its devices for itself."""
         self._requirements = Requirements(
@@ -62,11 +64,13 @@ class Needs:
         if timeout is None or item.get_closest_marker("skip") is not None:
             return (yield)
         try:
-            self._not_free = self._exclusive.take(item, timeout)
+            with self._guard:
+                self._not_free = self._exclusive.take(item, timeout)
             return (yield)
         finally:
             self._not_free = ""
-            self._exclusive.release()
+            with self._guard:
+                self._exclusive.release()
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip a test whose needs are not met: after skip marks were looked at, before any fixture comes up."""
@@ -75,7 +79,8 @@ class Needs:
             pytest.fail(self._not_free, pytrace=False)
         need = item.stash.get(NEED, None)
         if need is not None:
-            with self._clock.stopped():
+            unmet = ""
+            with self._guard, self._clock.stopped():
                 unmet = self._requirements.unmet(need, partial(retention.clear_kept_frames, item, frozenset()))
             if unmet:
                 retention.skip_at_item(unmet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from pytest_gpuclean.plugin.baseline import Baseline
 from pytest_gpuclean.plugin.names import plain_name
 from pytest_gpuclean.plugin.plans import Allowance, plan_of
 from pytest_gpuclean.plugin.settings import Settings
-from pytest_gpuclean.plugin.telling import attach, verbosity
+from pytest_gpuclean.plugin.telling import attach, has_records, verbosity
 from pytest_gpuclean.reports.terminal import leak_text, left_texts
 
 ATTEMPTS = pytest.StashKey[list[TestRecord]]()
@@ -46,17 +46,29 @@ def tell_on(report: pytest.TestReport, item: pytest.Item, told: Told) -> None:
     elif failure:
         if report.longrepr:  # the teardown skipped, or failed in a test that is marked xfail
             report.sections.append(("teardown", str(report.longrepr)))
+        report.longrepr = _failure_text(item, failure)
         report.outcome = "failed"
         vars(report).pop("wasxfail", None)
-        report.longrepr = _failure_text(item, failure)
     attach(report, told.records)
+
+
+def tell_problems(report: pytest.TestReport, item: pytest.Item, problems: Iterable[str]) -> None:
+    """Add to what is told on a teardown report that something of ours went wrong."""
+    attempts = item.stash.setdefault(ATTEMPTS, [])
+    if not has_records(report):
+        attempts.append(TestRecord(test=item.nodeid))
+    attempts[-1] = dataclasses.replace(attempts[-1], problems=(*attempts[-1].problems, *problems))
+    attach(report, attempts)
 
 
 def _failure_text(item: pytest.Item, text: str) -> Any:
     try:
         raise LeakFailure(text, pytrace=False)
     except LeakFailure as error:
-        return item.repr_failure(pytest.ExceptionInfo.from_exception(error))
+        try:
+            return item.repr_failure(pytest.ExceptionInfo.from_exception(error))
+        except Exception:  # of a plugin's own kind of item; the leak stands
+            return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pytest_gpuclean.model import Leak
 from pytest_gpuclean.plugin.baseline import INPUT
 from pytest_gpuclean.plugin.baseline_file import baseline_text
 from pytest_gpuclean.plugin.extent import Extent
+from pytest_gpuclean.plugin.guard import guard_of, is_own, trouble_of
 from pytest_gpuclean.plugin.names import plain_name, worker_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, records_of
@@ -33,35 +34,51 @@ class Ratchet:
         self._baseline = telling.baseline
         self._leaks: dict[str, dict[str, list[Leak]]] = {}
         """By test, and by the worker that ran it: under `--dist=each` there are several."""
+        self._has_missed = False
+        """Whether something was not judged, or not taken in, for trouble of our own."""
+        self._guard = guard_of(config, "known leaks are not compared as they should")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Send the known leaks to a worker."""
-        if self._baseline is not None:
-            node.workerinput[INPUT] = self._baseline.wire()
+        with self._guard:
+            if self._baseline is not None:
+                node.workerinput[INPUT] = self._baseline.wire()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the leaks of a test; its last report has those of all attempts."""
-        leaks = [leak for record in records_of(report) for leak in record.leaks]
-        if leaks:
-            test = plain_name(self._config, report.nodeid)
-            self._leaks.setdefault(test, {})[worker_of(report)] = leaks
+        has_missed, self._has_missed = self._has_missed, True
+        with self._guard:
+            records = records_of(report)
+            leaks = [leak for record in records for leak in record.leaks]
+            if leaks:
+                test = plain_name(self._config, report.nodeid)
+                self._leaks.setdefault(test, {})[worker_of(report)] = leaks
+            self._has_missed = has_missed or any(is_own(text) for record in records for text in record.problems)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Compare and write once everybody else has ended the run, and before the terminal sums it up."""
         result = yield
-        if not self._config.option.collectonly:
-            partial = self._extent.why_unfinished(session) or self._why_narrowed()
-            if not partial:
-                self._tell_unused()
-            if self._baseline is not None and self._settings.updates_baseline:
-                self._update(session, partial)
-            elif self._baseline is not None:
-                self._compare(partial)
+        is_done = self._config.option.collectonly
+        with self._guard:
+            if not is_done:
+                self._finish(session)
+            is_done = True
+        if not is_done and self._settings.updates_baseline:
+            self._refuse(session, "trouble of gpuclean itself")
         return result
 
     # -- steps --------------------------------------------------------------------------------------------------
+
+    def _finish(self, session: pytest.Session) -> None:
+        partial = self._extent.why_unfinished(session) or self._why_narrowed()
+        if not partial:
+            self._tell_unused()
+        if self._baseline is not None and self._settings.updates_baseline:
+            self._update(session, partial)
+        elif self._baseline is not None:
+            self._compare(partial)
 
     def _found(self) -> list[Known]:
         found = [
@@ -118,6 +135,8 @@ class Ratchet:
         baseline = self._baseline
         if baseline is None:
             return
+        if not partial and (self._has_missed or trouble_of(self._config).is_any):
+            partial = "trouble of gpuclean itself, so that some leaks may not have been seen"
         if not partial and int(session.exitstatus) != pytest.ExitCode.OK:
             partial = "no test ran" if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED else "the run failed"
         if not partial:
@@ -132,7 +151,10 @@ class Ratchet:
                 size = format_size(sum(one.leaked_bytes for one in known))
                 self._telling.add_line(f"baseline: {len(known)} known leaks, {size}, in {baseline.path}")
                 return
-        self._telling.add_line(f"NOT WRITTEN {baseline.path}: {partial}", is_error=True)
+        self._refuse(session, partial)
+
+    def _refuse(self, session: pytest.Session, reason: str) -> None:
+        self._telling.add_line(f"NOT WRITTEN {self._settings.baseline}: {reason}", is_error=True)
         if int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_gpuclean.model import DeviceFailure
 from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.lost import OnLost
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, is_controller, is_worker
@@ -74,6 +75,7 @@ class Leaving:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._reason = ""
+        self._guard = guard_of(config, "this worker does not leave as it should")
 
     def leave(self, item: pytest.Item, report: pytest.TestReport, lost: DeviceFailure) -> None:
         """End this worker after this test."""
@@ -84,8 +86,11 @@ class Leaving:
 
     def pytest_sessionfinish(self) -> None:
         """Tell the controller that this is no end of the run, once it sends no more tests."""
-        if not self._reason:
-            return
+        with self._guard:
+            if self._reason:
+                self._leave()
+
+    def _leave(self) -> None:
         end = time.monotonic() + _LONGEST_WAIT_SECONDS
         while not retention.is_told_to_end(self._config) and time.monotonic() < end:
             time.sleep(_PAUSE_SECONDS)
@@ -101,6 +106,7 @@ class Replacing:
     def __init__(self, config: pytest.Config, telling: Telling) -> None:
         self._config = config
         self._telling = telling
+        self._guard = guard_of(config, "a worker was not replaced as it should")
         self._replaced = 0
         said = getattr(config.option, "maxworkerrestart", None)
         self._most = int(said) if said is not None else 4 * int(getattr(config.option, "numprocesses", None) or 1)
@@ -113,12 +119,17 @@ class Replacing:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Send no more tests to a worker that ends."""
-        if hasattr(report, _LEAVES):
-            report.node.shutdown()
+        with self._guard:
+            if hasattr(report, _LEAVES):
+                report.node.shutdown()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Let a new worker go on where one has ended by itself."""
+        with self._guard:
+            self._replace(node, error)
+
+    def _replace(self, node: Any, error: object) -> None:
         reason = (getattr(node, "workeroutput", None) or {}).get(_LEAVES)
         if error is not None or not reason:
             return

@@ -18,6 +18,7 @@ from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model import TestRecord
 from pytest_gpuclean.plugin.extent import Extent
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.names import worker_of
 from pytest_gpuclean.plugin.recording import ATTRIBUTE, Figures
 from pytest_gpuclean.plugin.settings import Settings
@@ -51,6 +52,7 @@ class Reporting:
         """Of tests that are running, by worker and test."""
         self._latest: dict[str, tuple[str, int]] = {}
         """Of each worker: its last test, and how many attempts of it are in."""
+        self._guard = guard_of(config, "the report files lack something")
         try:
             for path in settings.reports if not config.option.collectonly else ():
                 check_target(path, "--gpu-report")
@@ -59,10 +61,15 @@ class Reporting:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a test in once its last report is there."""
+        with self._guard:
+            self._take_in(report)
+
+    def _take_in(self, report: pytest.TestReport) -> None:
         run = worker, test = worker_of(report), report.nodeid
         self._outcomes[run] = outcome_after(self._outcomes.get(run), report)
         if report.when == "teardown":
-            self._add(report, self._outcomes.pop(run))
+            self._add(report, self._outcomes[run])
+            self._outcomes.pop(run, None)
         elif report.when not in ("setup", "call"):  # xdist's, of a worker that has died
             del self._outcomes[run]
             self._series.append(TestEntry(test=test, outcome="crashed", worker=worker))
@@ -71,8 +78,9 @@ class Reporting:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Write the files once everybody else has ended the run, and before the terminal sums it up."""
         result = yield
-        if not self._config.option.collectonly:
-            self._write_all(session)
+        with guard_of(self._config, f"NOT WRITTEN {', '.join(self._settings.reports)}"):
+            if not self._config.option.collectonly:
+                self._write_all(session)
         return result
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -95,13 +103,15 @@ class Reporting:
             self._series.append(entry)
 
     def _write_all(self, session: pytest.Session) -> None:
-        for run in list(self._outcomes):
-            del self._outcomes[run]
-            _, test = run
-            self._series.append(TestEntry(test=test, outcome="unfinished"))
-        report = Report(runs=(self._run(session),))
+        with self._guard:
+            for run in list(self._outcomes):
+                del self._outcomes[run]
+                _, test = run
+                self._series.append(TestEntry(test=test, outcome="unfinished"))
+        made: Report | None = None
         for path in self._settings.reports:
             try:
+                made = report = made or Report(runs=(self._run(session),))
                 write_file(path, partial(writer_for(path, "--gpu-report").write, report))
             except OSError as error:
                 self._telling.add_line(f"NOT WRITTEN {path}: {error.strerror or error}", is_error=True)

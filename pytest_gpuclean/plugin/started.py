@@ -12,6 +12,7 @@ from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import LeftProcess, TestRecord
 from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.host_memory import HostMemory
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, is_controller, is_worker
@@ -34,6 +35,9 @@ def look_after_processes(
     mode = settings.processes_mode
     if mode == "off" or settings.silenced:
         return None
+    known: Started | None = config.pluginmanager.get_plugin(_PLUGIN_NAME)
+    if known is not None:  # something else has failed after this, and all is tried again
+        return known
     started = Started(config, settings, cast("Mode", mode), families, telling, nvml)
     config.pluginmanager.register(started, _PLUGIN_NAME)
     return started
@@ -52,6 +56,7 @@ class Started:
         nvml: Nvml,
     ) -> None:
         self._settings = settings
+        self._guard = guard_of(config, "what was started is not looked after as it should")
         self._mode = mode
         self._families = families
         self._telling = telling
@@ -90,26 +95,32 @@ class Started:
 
     def pytest_sessionstart(self) -> None:
         """Stop what the user has named before the first test."""
-        self.stop_host_wide()
+        with self._guard:
+            self.stop_host_wide()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
         """Watch a worker that has come up."""
-        pid = retention.worker_pid(node)
-        if self._orphans is not None and pid is not None:
-            self._orphans.add_worker(pid)
+        with self._guard:
+            pid = retention.worker_pid(node)
+            if self._orphans is not None and pid is not None:
+                self._orphans.add_worker(pid)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Stop what nobody has ended: after Ctrl-C or `-x` no test's end has done it, and a dead worker cannot."""
-        self._attempt("the end of the run", self._finish)
-        self.stop_host_wide()
+        with self._guard:
+            self._attempt("the end of the run", self._finish)
+        with self._guard:
+            self.stop_host_wide()
 
     def pytest_unconfigure(self) -> None:
         """Take back what was changed in this process for its children."""
-        self.run.end()
-        if self._ledger is not None:
-            self._ledger.close()
+        with self._guard:
+            self.run.end()
+        with self._guard:
+            if self._ledger is not None:
+                self._ledger.close()
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -137,6 +148,8 @@ class Started:
     def _finish(self) -> None:
         if self.watch is not None:
             left = self.watch.finish()
+            for problem in self.watch.problems:
+                self._telling.add_note(problem)
             self._tell("the whole run", left, self.cards.settle([process.pid for process in left if process.ended_by]))
         if self._orphans is not None:
             self._tell("a worker that died", self._orphans.finish())

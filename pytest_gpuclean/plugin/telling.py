@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import DeviceFailure, RunReport, TestRecord, Wire
 from pytest_gpuclean.plugin.baseline import Baseline
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.names import worker_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.terminal import header_line, stage_lines, summary_lines
@@ -48,6 +49,11 @@ def attach(report: pytest.TestReport, records: list[TestRecord]) -> None:
     setattr(report, _ATTRIBUTE, [record.to_wire() for record in records])
 
 
+def has_records(report: pytest.TestReport) -> bool:
+    """Whether any were put on a report."""
+    return bool(getattr(report, _ATTRIBUTE, None))
+
+
 def say(config: pytest.Config, text: str) -> None:
     """Print a line at once, in the middle of the run; a worker has no terminal."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
@@ -75,6 +81,7 @@ class Telling:
         self._settings = settings
         self.baseline = baseline
         """The leaks that are known, if any are."""
+        self._guard = guard_of(config, "something of this run is not told")
         self._begin = time.perf_counter()
         self._processes = 0
         self._gauge: Gauge | None = None
@@ -127,6 +134,11 @@ class Telling:
 
     def pytest_report_header(self) -> list[str]:
         """Say what this run does."""
+        with self._guard:
+            return self._header()
+        return []
+
+    def _header(self) -> list[str]:
         notes = [f"gpuclean: {note}" for note in self.notes]
         if not self._settings.is_on:
             return notes
@@ -140,6 +152,10 @@ class Telling:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""
+        with self._guard:
+            self._take_in(report)
+
+    def _take_in(self, report: pytest.TestReport) -> None:
         failures = getattr(report, _FAILURES, None)
         if failures:
             self._note_failures(report, failures)
@@ -170,7 +186,8 @@ class Telling:
         """Send a worker's totals to its controller; refuse what a worker had to refuse."""
         if self._usage_error:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        self._send()
+        with self._guard:
+            self._send()
 
     def _send(self) -> None:
         if is_worker(self._config):
@@ -183,6 +200,10 @@ class Telling:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Add the totals of a worker that has ended; one that crashed has sent none."""
+        with self._guard:
+            self._add_worker(node)
+
+    def _add_worker(self, node: Any) -> None:
         output = getattr(node, "workeroutput", None) or {}
         self._usage_error = output.get("gpuclean_usage_error", self._usage_error)
         totals = dict(output.get(_ATTRIBUTE, {}))
@@ -197,20 +218,30 @@ class Telling:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the summary, where there is something to say."""
-        if is_worker(self._config):
-            return
+        with self._guard:
+            if not is_worker(self._config):
+                self._print_summary(terminalreporter)
+
+    def _print_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._usage_error:
             terminalreporter.write_line(f"ERROR: {self._usage_error}", red=True)
-        seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
-        self.report.failures = [*self._lost.values(), *self._failures]
-        self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self.last
-        lines = [*summary_lines(self.report, seconds, self.gaps, self._notes), *self._cross_check()]
+        lines: list[str] = []
+        for part in (self._summary, self._cross_check):
+            with self._guard:
+                lines += part()
         if lines:
             terminalreporter.section("gpuclean")
             for line in lines:
                 terminalreporter.write_line(line)
         for line, is_error in self._lines:
             terminalreporter.write_line(f"gpuclean: {line}", red=is_error)
+
+    def _summary(self) -> Iterator[str]:
+        """Give line by line, so that what one of them costs is not the others."""
+        seconds = (time.perf_counter() - self._begin) * max(1, self._processes)
+        self.report.failures = [*self._lost.values(), *self._failures]
+        self.report.records = [record for attempts in self._attempts.values() for record in attempts] + self.last
+        yield from summary_lines(self.report, seconds, self.gaps, self._notes)
 
     def _cross_check(self) -> list[str]:
         """Compare the frameworks' books with the driver's, for `-v`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,8 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 _LONGEST_START_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+"""As often it is looked whether the work is done, in case that nobody could say so."""
 
 
 def run_apart(does: Callable[[], Result]) -> Result:
@@ -26,25 +29,25 @@ def run_apart(does: Callable[[], Result]) -> Result:
     has_begun, is_done = threading.Event(), threading.Event()
 
     def work() -> None:
-        has_begun.set()
         try:
+            has_begun.set()
             results.append(does())
         except BaseException as error:
             errors.append(error)
-        finally:
+        with contextlib.suppress(Exception):  # whoever waits looks by itself too
             is_done.set()
 
     interrupt: BaseException | None = None
+    thread = threading.Thread(target=work, name="gpuclean-stop", daemon=True)
     try:
-        threading.Thread(target=work, name="gpuclean-stop", daemon=True).start()
+        thread.start()
     except Exception:  # raised by a handler while the thread came up, or there is no thread to be had
         if not has_begun.wait(_LONGEST_START_SECONDS):
             work()
     # Not Thread.join(): before Python 3.13, one that is broken off takes the thread for ended.
-    while True:
+    while not (results or errors):
         try:
-            is_done.wait()
-            break
+            is_done.wait(_LOOK_SECONDS)
         except Exception:
             continue
         except BaseException as error:

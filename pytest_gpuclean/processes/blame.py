@@ -57,12 +57,16 @@ class Blame:
         """What the runner was at when the processes of live fixtures were started."""
         self._trees: set[ProcessKey] = set()
         """What goes on together with everything that comes up below it."""
+        self._lost: set[str] = set()
+        """Tests in which something was not booked."""
+        self.is_lost = False
+        """Whether that is so of the time since the last test began."""
 
     # -- whose time it is ---------------------------------------------------------------------------------------
 
     def begin_test(self, test: str) -> None:
         """Begin a test: what comes from now on is its own."""
-        self._is_open = True
+        self._is_open, self.is_lost = True, False
         self._begin_ticks = ticks_now()
         self.test = Starter(test)
         self._stack = [self.test]
@@ -90,6 +94,19 @@ class Blame:
         elif starter is not None:
             starter.lives = False
             self._stack = [*(other for other in self._stack if other is not starter), starter]
+
+    def lose_track(self, test: str) -> None:
+        """Take it that something was not booked: what came in a test may be anybody's, and goes on to the run's end.
+
+        Args:
+            test: the test that runs.
+        """
+        self.is_lost = True
+        self._lost |= {test, self.test.name}
+        self._stack = [self.test]
+        for key, starter in self.starters.items():
+            if starter is self.test or not starter.lives:
+                self.starters[key] = self._whole_run
 
     def end_all(self) -> None:
         """End the run: nothing that was started in it may go on."""
@@ -148,6 +165,8 @@ class Blame:
 
     def _starter_of(self, process: OwnedProcess, by_pid: Mapping[int, ProcessKey]) -> Starter:
         """Say who started a process that is new: whoever started its parent, or whoever's time it is."""
+        if self.is_lost:
+            return self._whole_run
         parent = by_pid.get(process.parent_pid)
         if parent in self._trees:
             self.settle_tree(process.key)
@@ -167,7 +186,7 @@ class Blame:
             for other, other_place in self._places.items():
                 if other_place == place and other in self.starters:
                     return self.starters[other]
-            return Starter(test, lives=False)
+            return self._whole_run if test in self._lost else Starter(test, lives=False)
         if not test and self._is_nobodys(process, environ):
             self.settle_tree(process.key)
         return self._stack[-1]

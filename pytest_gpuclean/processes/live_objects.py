@@ -109,7 +109,10 @@ def shut_down(objects: Iterable[LiveObject], limit_seconds: float) -> None:
     if not calls:
         return
     thread = threading.Thread(target=_call_each, args=(calls,), name="gpuclean-shut-down", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # there is no thread to be had: the signals come next
+        return
     thread.join(limit_seconds)
 
 

@@ -83,6 +83,9 @@ class ProcessWatch:
         self._only_in_windows = only_in_windows
         self._moment_seconds = _MOMENT_SECONDS[0]
         self._has_seen_any = False
+        self._broken_families: set[str] = set()
+        self.problems: list[str] = []
+        """What went wrong since somebody took it away from here."""
 
     @property
     def stops(self) -> bool:
@@ -98,9 +101,13 @@ class ProcessWatch:
 
     def open(self, test: str) -> None:
         """Begin a test: what comes from now on is its own."""
-        if self._only_in_windows:
+        if self._only_in_windows or self._blame.is_lost:
             self.look()
         self._blame.begin_test(test)
+
+    def lose_track(self, test: str) -> None:
+        """Take it that something of a test was not booked: nothing is stopped for it before the run ends."""
+        self._blame.lose_track(test)
 
     def begin_setup(self, key: int, name: str, scope: str) -> None:
         """Begin the setup of a fixture of a wider scope: what comes in it is the fixture's."""
@@ -254,7 +261,13 @@ class ProcessWatch:
 
     def _family_of(self, process: OwnedProcess) -> tuple[Command, Family | None]:
         command = read_command(self.run.procfs, process.pid, self.run.pid)
-        return command, recognize(self._families, command)
+        return command, recognize(self._families, command, self._note_family)
+
+    def _note_family(self, family: Family, error: Exception) -> None:
+        name = str(getattr(family, "name", type(family).__name__))
+        if name not in self._broken_families:
+            self._broken_families.add(name)
+            self.problems.append(f"the family {name!r} could not look at a process: {type(error).__name__}: {error}")
 
     def _hand_to_fixtures(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
         """Book to a live fixture what its value holds: a list of servers to which a test has added one."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_gpuclean.plugin.hooks import Guard
+from pytest_gpuclean.plugin.guard import Guard
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), DeprecationWarning("under -W error"), SystemExit(3)])

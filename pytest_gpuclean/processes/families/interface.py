@@ -110,17 +110,20 @@ class Kind:
         return ""
 
 
-def recognize(families: tuple[Family, ...], command: Command) -> Family | None:
+def recognize(
+    families: tuple[Family, ...], command: Command, on_error: Callable[[Family, Exception], None] = lambda *_: None
+) -> Family | None:
     """Find the first family that knows a process; None for any other one.
 
     Args:
         families: in order; those of others come first, and one that raises is passed over.
         command: the process.
+        on_error: told of one that raises.
     """
     for family in families:
         try:
             if family.recognizes(command):
                 return family
-        except Exception:
-            continue
+        except Exception as error:
+            on_error(family, error)
     return None
