@@ -1,0 +1,140 @@
+"""What a run with a fault has to be beside the same run without it, and without the plugin."""
+
+import json
+import re
+from pathlib import Path
+
+import psutil
+
+from .seams import Fault
+
+SILENT = (
+    "leaks/",  # told with the leak itself
+    "memory/descriptors.py",
+    "memory/host.py",
+    "memory/residue.py",
+    "memory/shared_memory.py",
+    "memory/sites.py",
+    "plugin/outcome.py:68",
+    "processes/procfs.py",
+    "processes/discovery.py:45",  # where the system does not say that there is no child, there may be one
+    "processes/identity.py",
+    "processes/listing.py",
+)
+"""What is read here may have gone a moment before, or makes a figure finer: no news, as long as nothing is lost."""
+Outcomes = dict[str, list[list[str]]]
+USAGE_ERROR = 4
+TEXT = "injected-fault"
+"""What an injected error says."""
+
+
+def defects(plain: dict, clean: dict, faulty: dict, folder: Path, fault: Fault) -> list[str]:
+    """List what is wrong.
+
+    Args:
+        plain: what came of the suite without the plugin.
+        clean: with it, and without a fault.
+        faulty: with the fault.
+        folder: where that ran.
+        fault: the call that failed.
+    """
+    output = (folder / "output").read_text(encoding="utf-8", errors="replace")
+    if not faulty["raised"]:
+        return []  # not reached: what comes before it differs from run to run
+    if isinstance(faulty["status"], str):
+        return [f"the run {faulty['status']}"]
+    if "INTERNALERROR" in output:
+        return ["pytest itself failed"]
+    if faulty["status"] == USAGE_ERROR and TEXT in output and not faulty["outcomes"]:
+        return []  # a file that cannot be written is refused before the first test
+    found = []
+    if "Exception ignored" in output:
+        found.append("an error was left to the interpreter to print")
+    told = TEXT in output or bool(told_lines(output) - told_lines(clean["output"]))
+    found += changed_outcomes(plain["outcomes"], clean["outcomes"], faulty["outcomes"], told=told)
+    may_be = [clean["status"]]
+    may_be += [plain["status"]] if told else []
+    may_be += [USAGE_ERROR] if re.search(r"NOT WRITTEN .*baseline\.json", output) else []
+    if faulty["status"] not in may_be:
+        found.append(f"exit status {faulty['status']}, not {clean['status']}")
+    lost = damaged_files(folder, clean["outcomes"], output, [plain["baseline"], clean["baseline"]])
+    lost += [f"process {pid} still runs, and nobody says so" for pid in left_behind(folder) if str(pid) not in output]
+    if not (fault.persists and told):  # what fails from then on may keep all of it from being done
+        found += lost
+    if not told and not fault.seam.startswith(SILENT):
+        found.append("it was told nowhere")
+    return found
+
+
+def told_lines(output: str) -> set[str]:
+    """What a run says that it could not do."""
+    return {
+        line for line in output.splitlines() if line.startswith(("not measured", "TROUBLE")) or "NOT WRITTEN" in line
+    }
+
+
+def changed_outcomes(plain: Outcomes, clean: Outcomes, faulty: Outcomes, *, told: bool) -> list[str]:
+    """A test comes out as without the fault; one that the plugin fails may come out as without the plugin, if told."""
+    found = []
+    for test, expected in clean.items():
+        come = faulty.get(test)
+        if come is not None and plain_texts(come) == plain_texts(expected):
+            continue
+        if come is not None and verdicts(come) == verdicts(expected):
+            continue
+        if come is not None and told and verdicts(come) == verdicts(plain[test]):
+            continue
+        found.append(f"{test} came out as {come}, not {expected}")
+    found += [f"{test} ran, which it should not" for test in faulty.keys() - clean.keys()]
+    return found
+
+
+def verdicts(reports: list[list[str]]) -> list[list[str]]:
+    """Outcomes without the texts of the plugin's own errors."""
+    return [[when, outcome, "" if "gpuclean" in text else text] for when, outcome, text in plain_texts(reports)]
+
+
+def plain_texts(reports: list[list[str]]) -> list[list[str]]:
+    """Outcomes without what differs from run to run."""
+    return [[when, outcome, re.sub(r"0x[0-9a-f]+|/tmp/[^ ']*", "...", text)] for when, outcome, text in reports]
+
+
+def damaged_files(folder: Path, outcomes: Outcomes, output: str, baselines: list[str]) -> list[str]:
+    """Say which file is neither whole nor told as not written."""
+    found = []
+    for name in ("report.json", "report.html", "report.md", "junit.xml"):
+        file = folder / name
+        if not file.exists():
+            if not any("NOT WRITTEN" in line and name in line for line in output.splitlines()):
+                found.append(f"{name} is not there, and nobody says so")
+        elif name == "report.json":
+            found += incomplete(json.loads(file.read_text(encoding="utf-8")), outcomes)
+        elif name == "report.html" and not file.read_text(encoding="utf-8").rstrip().endswith("</html>"):
+            found.append(f"{name} is cut off")
+    baseline = folder / "baseline.json"
+    if baseline.exists() and baseline.read_text(encoding="utf-8") not in baselines:
+        found.append(f"{baseline.name} is neither the old one nor the new one")
+    found += [f"{file.name} was left" for file in folder.glob(".gpuclean-*")]
+    return found
+
+
+def incomplete(report: dict, outcomes: Outcomes) -> list[str]:
+    """Say which tests a report lacks."""
+    there = {entry["test"] for run in report["runs"] for entry in run["tests"]}
+    lacking = [test for test in outcomes if test not in there]
+    return [f"report.json lacks {', '.join(lacking)}"] if len(lacking) > 1 else []  # one may be what the fault has cost
+
+
+def left_behind(folder: Path) -> list[int]:
+    """Which of the processes that a suite started still run; they are ended here."""
+    found = []
+    file = folder / "pids"
+    for line in file.read_text().split() if file.exists() else ():
+        try:
+            process = psutil.Process(int(line))
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(int(line))
+                process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    return found

@@ -1,0 +1,51 @@
+"""Whatever call of the plugin fails: no test comes out otherwise, nothing is lost, and it is told.
+
+In the plain suite a few faults of each world; `tox -e faults` makes each call fail that the plugin makes. In the
+environment: GPUCLEAN_FAULTS (how many of each world, or `all`), GPUCLEAN_FAULTS_SEED (of the order), and
+GPUCLEAN_FAULTS_ONLY (a part of a fault's text, as it was told).
+"""
+
+import os
+import random
+import sys
+
+import pytest
+
+from .judging import defects
+from .running import WORLDS, Runner
+from .seams import choose
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has everything imported")
+
+_FEW = 2
+"""Of each world."""
+_LEAST_REACHED = 0.8
+"""Not every call is made in each run: what polls, polls more or less often."""
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    with Runner(tmp_path_factory.mktemp("faults")) as runner:
+        yield runner
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_fault_changes_a_run(world, runner, capsys):
+    wanted = os.environ.get("GPUCLEAN_FAULTS", str(_FEW))
+    only = os.environ.get("GPUCLEAN_FAULTS_ONLY", "")
+    seed = int(os.environ.get("GPUCLEAN_FAULTS_SEED", "1" if wanted == str(_FEW) else random.randrange(10**6)))
+    with capsys.disabled():
+        print(f"\nfaults of {world}: GPUCLEAN_FAULTS_SEED={seed}")
+    plain, clean = runner.run_plain(world), runner.run(world)
+    assert plain["status"] in (0, 1), plain["output"]
+    assert clean["status"] in (0, 1), clean["output"]
+    faults = [fault for fault in choose(clean["counts"], random.Random(seed)) if only in str(fault)]
+    faults = faults if wanted == "all" or only else faults[: int(wanted)]
+    found, reached = [], 0
+    for fault in faults:
+        faulty = runner.run(world, fault)
+        reached += bool(faulty["raised"])
+        wrong = defects(plain, clean, faulty, runner.folder, fault)
+        found += [f"{fault}:\n    " + "\n    ".join(wrong)] if wrong else []
+    assert not found, f"{len(found)} of {len(faults)} faults, by GPUCLEAN_FAULTS_SEED={seed}\n" + "\n".join(found)
+    assert reached >= _LEAST_REACHED * len(faults)
