@@ -87,9 +87,9 @@ class Failing:
         tell(report, fact, text)
         return report
 
-    def note_report(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-        """Note what keeps a test from running again, where that was asked for."""
-        if self._settings.oom_retry and call.when == "call":
+    def note_report(self, item: pytest.Item) -> None:
+        """Note, at a report of the test's call, what keeps it from running again, where that was asked for."""
+        if self._settings.oom_retry:
             self._again.note_report(item)
 
     def look_after(self, item: pytest.Item, report: pytest.TestReport, problems: Sequence[str]) -> None:

@@ -163,7 +163,9 @@ class RunHooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the window once everybody else is through with the test, and fail the test that leaked."""
         report = yield
-        self._failing.note_report(item, call)
+        if call.when == "call":
+            with self._guard:
+                self._failing.note_report(item)
         if call.excinfo is not None:
             with self._guard, self._clock.stopped():
                 report = self._failing.look(item, call, report, is_concerned=self._is_concerned(item))
