@@ -31,7 +31,7 @@ from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.guard import Guard, guard_of, own_problem, trouble_of
 from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
-from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on, tell_problems
+from pytest_gpuclean.plugin.outcome import ATTEMPTS, LeakFailure, Told, Verdicts, tell_on, tell_problems
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
@@ -412,7 +412,7 @@ class RunHooks:
                 if leaks is not None:
                     block.__exit__(None, None, None)
         if leaks:
-            pytest.fail("\n".join(map(leak_text, leaks)), pytrace=False)
+            raise LeakFailure("\n".join(map(leak_text, leaks)), pytrace=False)
 
     # -- trouble of our own -------------------------------------------------------------------------------------
 

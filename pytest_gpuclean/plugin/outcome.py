@@ -32,6 +32,10 @@ class LeakFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]
 
     __module__ = "builtins"  # as pytest does: the short summary then shows the fact, not where this class lives
 
+    def __str__(self) -> str:
+        # pytest leaves the notes of such a failure out; Hypothesis writes there which example it was.
+        return "\n".join([str(self.msg), *map(str, getattr(self, "__notes__", ()))])
+
 
 def tell_on(report: pytest.TestReport, item: pytest.Item, told: Told) -> None:
     """Write onto a teardown report what came of its test; a failure of the teardown's own stays the first one."""

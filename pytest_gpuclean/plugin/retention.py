@@ -50,10 +50,11 @@ def let_go_of_memory(
         is_reported: whether its last report is made, so that nobody asks for its instance any more.
     """
     _empty(getattr(item, "funcargs", None), holds_memory)
+    _empty_doctest(item, holds_memory)
     clear_kept_frames(item, spared)
-    if is_reported and item.config.pluginmanager.has_plugin("flaky"):
-        _empty_instance_of_flaky(item, holds_memory)
-    elif is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
+    if is_reported and _empty_instance_of_flaky(item, holds_memory):
+        return
+    if is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
         _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
 
 
@@ -70,9 +71,8 @@ def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     clear_kept_frames(item, spared)
     if may_clear_frames(item.config):
         _drop_errors(item)
-    if item.config.pluginmanager.has_plugin("flaky"):
-        _empty_instance_of_flaky(item, lambda _: True)
-    else:
+    _empty_doctest(item, lambda _: True)
+    if not _empty_instance_of_flaky(item, lambda _: True):
         _drop_instance(item)
 
 
@@ -277,6 +277,18 @@ def _empty(values: Any, holds_memory: HoldsMemory) -> None:
             del values[name]
 
 
+def _empty_doctest(item: pytest.Item, holds_memory: HoldsMemory) -> None:
+    """Drop the variables of a doctest that failed; its module's own stay, for it may run again."""
+    names = getattr(getattr(item, "dtest", None), "globs", None)
+    if not isinstance(names, dict):
+        return
+    own = vars(sys.modules.get(str(names.get("__name__"))) or object)
+    values = {name: value for name, value in names.items() if own.get(name) is not value}
+    _empty(values, holds_memory)
+    for name in [name for name, value in names.items() if own.get(name) is not value and name not in values]:
+        del names[name]
+
+
 def _instance(item: pytest.Item) -> object:
     """The instance of a test's class; for a plain function there is none."""
     found = getattr(item, "_instance", None) or getattr(getattr(item, "_obj", None), "__self__", None)
@@ -293,7 +305,10 @@ def _drop_instance(item: pytest.Item) -> None:
     item._obj = None  # type: ignore[attr-defined]
 
 
-def _empty_instance_of_flaky(item: pytest.Item, holds_memory: HoldsMemory) -> None:
+def _empty_instance_of_flaky(item: pytest.Item, holds_memory: HoldsMemory) -> bool:
+    """Empty the instance that flaky has; tell whether it is flaky that runs this test."""
+    if not item.config.pluginmanager.has_plugin("flaky"):
+        return False
     # Flaky 3.8 has the instance in a local variable around the whole protocol, also when unittest has dropped it.
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -302,8 +317,9 @@ def _empty_instance_of_flaky(item: pytest.Item, holds_memory: HoldsMemory) -> No
             instance = names.get("test_instance")
             if type(instance) is getattr(item, "cls", None) and not _has_other_owner(instance, item, names):
                 _empty(getattr(instance, "__dict__", None), holds_memory)
-            return
+            return True
         frame = frame.f_back
+    return False
 
 
 def _has_other_owner(instance: object, item: pytest.Item, names: object) -> bool:
