@@ -89,7 +89,8 @@ def _tell(merged: Merged, outputs: Sequence[str], *, as_json: bool) -> None:
         return
     for note in merged.report.notes:
         print(f"gpuclean report merge: {shorten(note, _LONGEST_NOTE)}", file=sys.stderr)
-    print(f"{runs} run{'s' * (runs != 1)}, {found.tests:,} tests: {found.headline()}; in {', '.join(outputs)}")
+    counts = f"{runs} run{'s' * (runs != 1)}, {found.tests:,} test{'s' * (found.tests != 1)}"
+    print(f"{counts}: {found.headline()}; in {', '.join(outputs)}")
 
 
 def _count(text: str) -> int:

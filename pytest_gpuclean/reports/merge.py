@@ -51,14 +51,15 @@ def _splits(runs: Sequence[Run]) -> dict[int, dict[int, list[Run]]]:
 
 
 def _missing(runs: Sequence[Run], expected: int | None) -> Iterator[str]:
-    for total, shards in sorted(_splits(runs).items()):
+    splits = _splits(runs)
+    for total, shards in sorted(splits.items()):
         count = total - len(shards)
         absent = (index for index in range(1, total + 1) if index not in shards)
         if count:
             shown = ", ".join(map(str, islice(absent, _MOST_SHOWN)))
             more = f" and {count - _MOST_SHOWN} more" if count > _MOST_SHOWN else ""
             yield f"{count} of {total} shards missing: {shown}{more}"
-    if expected is not None and len(runs) < expected:
+    if expected is not None and len(runs) < expected and expected not in splits:  # else it has been told by number
         yield f"{expected - len(runs)} of {expected} runs missing"
 
 

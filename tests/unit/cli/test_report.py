@@ -38,7 +38,9 @@ def test_shards_become_one_report_in_every_format(shards, capsys):
 
 def test_what_is_missing_is_told_and_the_exit_status_says_so(shards, capsys):
     assert main(["report", "merge", "1.json", "-o", "all.json"]) == 1
-    assert capsys.readouterr().err == "gpuclean report merge: 1 of 2 shards missing: 2\n"
+    told = capsys.readouterr()
+    assert told.err == "gpuclean report merge: 1 of 2 shards missing: 2\n"
+    assert told.out == "1 run, 1 test: 1 leak, 4.0 MiB; in all.json\n"
     assert (shards / "all.json").exists()
     assert main(["report", "merge", "1.json", "2.json", "-o", "all.json", "--shards=3"]) == 1
 

@@ -48,6 +48,13 @@ def test_runs_that_are_missing_are_told_where_their_number_is_said():
     assert (found.report.notes, found.is_whole) == (("2 of 3 runs missing",), False)
 
 
+def test_what_is_missing_is_told_once():
+    found = merged(shard(2), expected=3)
+    assert (found.report.notes, found.is_whole) == (("2 of 3 shards missing: 1, 3",), False)
+    found = merged(shard(1, 2), shard(2, 2), expected=3)  # not the split that somebody counts on
+    assert (found.report.notes, found.is_whole) == (("1 of 3 runs missing",), False)
+
+
 def test_a_run_that_is_there_twice_counts_once():
     found = merged(shard(1, 2), shard(2, 2), shard(1, 2))
     assert len(found.report.runs) == 2
