@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest_gpuclean
 
-PYTEST = ["-m", "pytest", "-p", "gpuclean", "-p", "no:cacheprovider"]
+SCRIPT = Path(sys.executable).with_name("pytest")
+"""It has not the working directory on its path, as `python -m pytest` has."""
 SOURCE = Path(pytest_gpuclean.__file__).parents[1]
-PROGRAMS = {"pytest": PYTEST, "gpuclean": ["-m", "pytest_gpuclean.cli"], "python": []}
+PROGRAMS = {
+    "pytest": [str(SCRIPT)] if SCRIPT.exists() else ["-m", "pytest"],
+    "gpuclean": ["-m", "pytest_gpuclean.cli"],
+    "python": [],
+}
 SECONDS = 100
 VARIES = (
     (r"\d+(?:\\?\.\d+)?\\? ?(?:ms|s)\b", r"[\\d.]+ ?(?:ms|s)"),  # times
@@ -35,7 +40,7 @@ def run(command, folder):
     """Run a command of a page; give what it says."""
     words = shlex.split(command, comments=True)
     told = dict(os.environ)
-    for name in ("GPUCLEAN_RUN", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "GITHUB_ACTIONS", "COLUMNS"):
+    for name in ("GPUCLEAN_RUN", "PYTEST_CURRENT_TEST", "GITHUB_ACTIONS", "COLUMNS"):
         told.pop(name, None)
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
@@ -47,6 +52,7 @@ def run(command, folder):
     told |= {
         "PYTHONPATH": os.pathsep.join([str(SOURCE), told.get("PYTHONPATH", "")]),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # without the plugins that this environment happens to have
+        "PYTEST_ADDOPTS": "-p gpuclean -p no:cacheprovider",
         "TMPDIR": str(there),
         "CUDA_VISIBLE_DEVICES": "",
         "PATH": os.pathsep.join([os.path.dirname(sys.executable), told["PATH"]]),
