@@ -8,8 +8,6 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
 _FENCE = re.compile(r"^( *)```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
-_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -46,17 +44,6 @@ def blocks(*languages, page=None):
 def prose(page):
     """Give a page without its blocks of code."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))
-
-
-def links(page):
-    """Give what a page refers to, less what is elsewhere on the net."""
-    return [link for link in _LINK.findall(prose(page)) if "://" not in link]
-
-
-def anchors(page):
-    """Give the names of a page's headings, as GitHub and the site make them."""
-    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(prose(page)))
-    return {heading.strip().replace(" ", "-") for heading in kept}
 
 
 def commands(block):
