@@ -13,6 +13,7 @@ import pytest_gpuclean
 from pytest_gpuclean.plugin import fixtures, hookspecs, markers
 from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.options import OPTIONS
+from pytest_gpuclean.processes.families import FAMILIES
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -83,6 +84,22 @@ def scripts_table() -> list[str]:
     return lines
 
 
+def families_table() -> list[str]:
+    """One row for all kinds of processes that are stopped alike."""
+    names: dict[str, list[str]] = {}
+    for family in FAMILIES:
+        if family.left_alone:
+            until = " until the run ends" if family.until_run_ends else ""
+            done = f"left alone{until} ({family.left_alone})"
+        else:
+            parent = "by its parent where that is stopped too, else " if family.goes_with_parent else ""
+            children = "" if family.tree_at_once else "; it stops its own children, and what is left of them follows"
+            done = f"{parent}{family.first_signal.name}, and up to {family.grace_seconds:g} s to end{children}"
+        names.setdefault(done, []).append(family.name)
+    rows = (f"| {_cell(', '.join(dict.fromkeys(alike)))} | {_cell(done)} |" for done, alike in names.items())
+    return ["| kind | what is done |", "| --- | --- |", *rows]
+
+
 TABLES = {
     "options": options_table,
     "markers": markers_table,
@@ -90,6 +107,7 @@ TABLES = {
     "handle": handle_table,
     "hooks": hooks_table,
     "scripts": scripts_table,
+    "families": families_table,
 }
 
 
