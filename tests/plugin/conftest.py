@@ -5,7 +5,9 @@ import gc
 import importlib
 import pkgutil
 import re
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,7 +83,25 @@ def _dedent(text: str) -> str:
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Suite:
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for what inner runs write down about themselves: other runs sweep up what dead ones have left there.
+
+    With a short name, as sockets are made in there.
+    """
+    with tempfile.TemporaryDirectory(prefix="gpuclean-", ignore_cleanup_errors=True) as folder:
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+@pytest.fixture
+def suite(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    pytestconfig: pytest.Config,
+    own_temporary_folder: None,  # noqa: ARG001
+) -> Suite:
     """An inner test suite on the fake device."""
     return Suite(pytester, monkeypatch, pytestconfig)
 
