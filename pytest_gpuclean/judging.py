@@ -232,11 +232,11 @@ class Judge:
         live = self.ledger.fixtures
         reach = {key: walk.measure(roots) for key, roots in self.fixture_values(live.keys())}
         if new in reach:
-            live[new].reach = reach[new]
+            live[new].reach, live[new].is_looked_at, live[new].has_arrays = reach[new], True, with_arrays
         if not with_arrays:  # they are no part of what is measured here: leave them as they were
             for key, found in reach.items():
                 found[ARRAYS] = live[key].reach.get(ARRAYS, 0)
-        return self.ledger.credit(reach)
+        return self.ledger.credit(reach, with_arrays=with_arrays)
 
     def census(self) -> Bytes:
         snapshot = self.gauge.read()

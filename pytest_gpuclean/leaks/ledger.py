@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
 
+_HEAP_NOISE_BYTES = 64 * 1024
+"""By less than that a setup moves the heap without any array."""
+
 
 @dataclass(slots=True, kw_only=True)
 class FixtureShare:
@@ -22,6 +25,10 @@ class FixtureShare:
     """What its end has to give back: what its setup brought up, and what tests added to its value."""
     reach: Bytes = field(default_factory=dict)
     """What was reachable from its value when it was last looked at."""
+    is_looked_at: bool = False
+    """Whether that was done at all, for devices; else it is not known what the value reached at first."""
+    has_arrays: bool = False
+    """The same for the arrays in host memory."""
     fallen: Bytes = field(default_factory=dict)
     """What tests freed meanwhile that nobody else accounts for: it may have been this fixture's."""
     is_certain: bool = True
@@ -179,16 +186,22 @@ class Ledger:
 
     # -- looking at the values of live fixtures -----------------------------------------------------------------
 
-    def credit(self, reach_now: dict[int, Bytes]) -> Bytes:
-        """Take in what live fixtures reach now; return by how much that grew since the last look."""
+    def credit(self, reach_now: dict[int, Bytes], *, with_arrays: bool = True) -> Bytes:
+        """Take in what live fixtures reach now; return by how much that grew since the last look.
+
+        Args:
+            reach_now: of each fixture.
+            with_arrays: whether the arrays in host memory have been looked at too.
+        """
         grown: Bytes = {}
         for key, now in reach_now.items():
             share = self.fixtures[key]
             for account in {*now, *share.reach}:
-                change = now.get(account, 0) - share.reach.get(account, 0)
+                change = now.get(account, 0) - _reached_before(share, account, now.get(account, 0))
                 _add(grown, account, change)
                 add_with_heap(share.held, account, change)
-            share.reach = dict(now)
+            share.reach, share.is_looked_at = dict(now), True
+            share.has_arrays |= with_arrays
         self.unlooked = {}
         return grown
 
@@ -256,6 +269,17 @@ def add_with_heap(share: Bytes, account: Account, change: int) -> None:
     _add(share, account, change)
     if account == ARRAYS:
         _add(share, HEAP, change)
+
+
+def _reached_before(share: FixtureShare, account: Account, now_bytes: int) -> int:
+    """Say what a fixture's value reached at the last look; at the first one, as much as its setup has brought up."""
+    if share.has_arrays if account == ARRAYS else share.is_looked_at:
+        return share.reach.get(account, 0)
+    brought_bytes = share.held.get(account, 0)
+    heap_bytes = share.held.get(HEAP, 0)
+    if account == ARRAYS and heap_bytes > _HEAP_NOISE_BYTES:  # not counted where they are few, but in the heap
+        brought_bytes = max(brought_bytes, heap_bytes)
+    return min(now_bytes, max(0, brought_bytes))
 
 
 def _add(share: Bytes, account: Account, change: int) -> None:

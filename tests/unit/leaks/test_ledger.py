@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.model import ARRAYS, HEAP, Account
+from pytest_gpuclean.units import MiB
 
 GPU = Account("cuda:0", "torch")
 OTHER = Account("cuda:1", "torch")
@@ -283,3 +284,27 @@ class Conservation(RuleBasedStateMachine):
 
 Conservation.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestConservation = Conservation.TestCase
+
+
+def test_what_a_small_fixture_brought_up_is_no_growth_of_it_at_the_first_look():
+    ledger = Ledger()
+    ledger.open("test_a.py", {GPU: 0})
+    ledger.begin_setup(1, "model", "module")
+    ledger.book({GPU: MiB})
+    ledger.end_setup(1)
+    ledger.book({GPU: 3 * MiB})
+    assert ledger.credit({1: {GPU: MiB}}) == {GPU: 0}
+    assert ledger.credit({1: {GPU: 2 * MiB}}) == {GPU: MiB}
+
+
+def test_after_something_was_not_booked_nobody_is_accused_by_what_was_known():
+    ledger = Ledger()
+    ledger.open("test_a.py", {GPU: 0})
+    ledger.begin_setup(1, "model", "module")
+    ledger.book({GPU: 8 * MiB})
+    ledger.end_setup(1)
+    ledger.drift(GPU, 5 * MiB)
+    ledger.lose_track()
+    assert ledger.session.kept == {}
+    assert ledger.modules["test_a.py"].kept == {}
+    assert not ledger.fixtures[1].is_certain
