@@ -324,7 +324,7 @@ class Engine:
         if self._window is not None:
             self._window.terms = dataclasses.replace(self._window.terms, judges=False)
 
-    def abandon(self, test: str) -> None:
+    def abandon(self, test: str = "") -> None:
         """Forget the window that is open, after trouble of our own: nobody is accused of what came in it.
 
         Args:
