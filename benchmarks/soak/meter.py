@@ -1,0 +1,91 @@
+"""A pytest plugin that notes, tenth by tenth, what a test costs and what the process has: `-p benchmarks.soak.meter`.
+
+`SOAK_TESTS` says how many tests there are, `SOAK_NOTES` where to write.
+"""
+
+from __future__ import annotations
+
+import collections
+import gc
+import json
+import os
+import statistics
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak import system
+from benchmarks.soak.kinds import kind_of
+
+REFERENCE_STEPS = 10_000
+
+
+class Meter:
+    """Notes of one run."""
+
+    def __init__(self, tests: int) -> None:
+        self.tenths: list[dict[str, float]] = []
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self._a_tenth = max(1, tests // 10)
+        self._every = max(1, tests // 1000)
+        self._seen = 0
+        self._seconds: list[float] = []
+        self._references: list[float] = []
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Time a test that does nothing, and now and then a loop that always does the same."""
+        begin = time.process_time()
+        result = yield
+        seconds = time.process_time() - begin
+        if kind_of(item.callspec.params["number"]) == "nothing":  # type: ignore[attr-defined]
+            self._seconds.append(seconds)
+        self._seen += 1
+        if self._seen % self._every == 0:
+            self._references.append(_reference_seconds())
+        if self._seen % self._a_tenth == 0:
+            self._note()
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count the outcomes."""
+        if report.when == "call":
+            self.outcomes[report.outcome] += 1
+        elif report.failed:
+            self.outcomes["leaks" if "gpuclean: leaked" in str(report.longrepr) else "errors"] += 1
+
+    def pytest_sessionfinish(self) -> None:
+        """Write it down."""
+        Path(os.environ["SOAK_NOTES"]).write_text(json.dumps({"tenths": self.tenths, "outcomes": self.outcomes}))
+
+    def _note(self) -> None:
+        gc.collect()
+        system.give_back_free()
+        self.tenths.append(
+            {
+                "tests": self._a_tenth,
+                "test_us": 1e6 * statistics.median(self._seconds),
+                "reference_us": 1e6 * statistics.median(self._references),
+                "rss_bytes": system.rss_bytes(),
+                "objects": len(gc.get_objects()),
+                "descriptors": system.descriptors(),
+                "threads": system.threads(),
+                "children": len(system.children()),
+            }
+        )
+        self._seconds, self._references = [], []
+
+
+def _reference_seconds() -> float:
+    begin = time.process_time()
+    total = 0
+    for number in range(REFERENCE_STEPS):
+        total += number * number
+    return time.process_time() - begin
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take notes of this run."""
+    config.pluginmanager.register(Meter(int(os.environ["SOAK_TESTS"])), "soak-meter")
