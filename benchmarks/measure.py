@@ -1,18 +1,45 @@
-"""Starts the processes that measure, and makes figures of what they say."""
+"""Starts the processes that measure, and makes figures of what they say.
+
+No library does this part: pyperf and pytest-benchmark time one function after the other, so that a slow minute of the
+machine falls on one of them. What is compared here are whole sessions of pytest, with and without the plugin; they run
+in turns, round by round in one process, and a figure is the difference between them. pyperf does the rest: it keeps the
+seconds of each round in `benchmarks/results/runs.json`, with the machine that they were taken on, says whether they are
+stable (`python -m pyperf check`), and compares them with those of another time (`python -m pyperf compare_to`).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ["-p", "gpuclean"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is measured."""
+
+    quick: bool = False
+    """A few rounds, in minutes."""
+    long: bool = False
+    """The long ends of the curves too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Where a figure stands in the plot."""
+
+    panel: str
+    line: str
+    x: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +53,13 @@ class Row:
     budget: float | None = None
     compared: str = ""
     """The same in proportion to what it is compared to."""
+    promise: str = ""
+    """Which of the promised budgets it is one of, by its name in `budgets.PROMISES`."""
+    spread: float | None = None
+    """By how much it differs from round to round: the median absolute deviation."""
+    point: Point | None = None
+    rounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The seconds of each round that it was made of, by what ran."""
 
     @property
     def is_met(self) -> bool:
@@ -39,8 +73,8 @@ class Variant:
 
     tests: int
     arguments: tuple[str, ...] = ()
-    usual: bool = False
-    """Whether every test has the fixture that suites write by hand."""
+    by_hand: str = ""
+    """What every test has instead of the plugin, a key of `session.BY_HAND`."""
 
 
 Figures = dict[str, list[dict[str, float]]]
@@ -54,6 +88,7 @@ def sessions(
     devices: int = 0,
     modules: int = 1,
     parametrized: bool = False,
+    heap_objects: int = 0,
 ) -> Figures:
     """Run variants in turns in one process where torch is imported, and return the figures of each run.
 
@@ -64,6 +99,7 @@ def sessions(
         devices: how many simulated devices are initialised.
         modules: over how many modules the tests are spread.
         parametrized: whether the tests are one function's parameters instead.
+        heap_objects: how many objects there are beside those of pytest, torch and the tests.
     """
     environment = {
         **os.environ,
@@ -83,8 +119,9 @@ def sessions(
             "devices": devices,
             "modules": modules,
             "parametrized": parametrized,
+            "heap_objects": heap_objects,
             "variants": {
-                name: {"tests": v.tests, "arguments": list(v.arguments), "usual": v.usual}
+                name: {"tests": v.tests, "arguments": list(v.arguments), "by_hand": v.by_hand}
                 for name, v in variants.items()
             },
         }
@@ -117,3 +154,33 @@ def above_bare(figures: Figures, name: str, bare: str = "bare", clock: str = "cp
 def microseconds_a_test(figures: Figures, name: str, bare: str = "bare", clock: str = "cpu_seconds") -> float:
     """Return what a test costs above the same test without the plugin."""
     return 1e6 * above_bare(figures, name, bare, clock) / figures[name][0]["tests"]
+
+
+def spread_us(figures: Figures, name: str, bare: str = "bare", clock: str = "cpu_seconds", per: int = 1) -> float:
+    """Return by how much the difference of two variants differs from round to round, in microseconds.
+
+    Args:
+        figures: of `sessions`.
+        name: the variant.
+        bare: the variant that is subtracted.
+        clock: as for `above_bare`.
+        per: how many tests it is divided by.
+    """
+    pairs = zip(figures[name], figures[bare], strict=True)
+    differences = [1e6 * (run[clock] - without[clock]) / per for run, without in pairs]
+    middle = statistics.median(differences)
+    return statistics.median(abs(difference - middle) for difference in differences)
+
+
+def rounds_of(
+    figures: Figures, *names: str, clock: str = "cpu_seconds", where: str = ""
+) -> dict[str, tuple[float, ...]]:
+    """Return the seconds of each round of some variants, for pyperf.
+
+    Args:
+        figures: of `sessions`.
+        names: of the variants.
+        clock: as for `above_bare`.
+        where: what tells these variants from those of the same names elsewhere.
+    """
+    return {f"{where}: {name}" if where else name: tuple(run[clock] for run in figures[name]) for name in names}

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.measure import Row
+from benchmarks.measure import Extent, Row
 from pytest_gpuclean.memory.assignable import assignable
 from pytest_gpuclean.memory.cards import Card
 from pytest_gpuclean.memory.cuda_visible import Visible
@@ -41,8 +41,9 @@ class Driver:
         return Visible(cards=CARDS)
 
 
-def run(*, quick: bool) -> Iterator[Row]:
+def run(extent: Extent) -> Iterator[Row]:
     """Measure a requirement that is met, a lock that is free, the assignment, and the look for initialised devices."""
+    quick = extent.quick
     rounds = 200 if quick else 2000
     requirements = Requirements(VisibleCards(Driver(), {}), 0, lambda _: (), print)
     need = Need(count=2, memory_bytes=20 * GiB, free_bytes=8 * GiB)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.measure import ROOT, Row
+from benchmarks.measure import ROOT, Extent, Row
 from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.memory.nvml_calls import NoDriverError, NvmlCalls
@@ -29,8 +29,9 @@ SETTLE_BUDGET_MS = 20.0
 OWN_PID, OTHER_PID = 4_100_001, 4_100_002
 
 
-def run(*, quick: bool) -> Iterator[Row]:
+def run(extent: Extent) -> Iterator[Row]:
     """Measure the reads on one card and on eight, the ask where there is no driver, and the wait."""
+    quick = extent.quick
     rounds = 200 if quick else 2000
     for count in (1, 8):
         yield from _reads(count, rounds)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
-from benchmarks.measure import PLUGIN, Row, Variant, above_bare, sessions
+from benchmarks.measure import PLUGIN, Extent, Figures, Point, Row, Variant, above_bare, rounds_of, sessions, spread_us
 
 PLACES = {1: "1 simulated device", 2: "2 simulated devices", 0: "host memory"}
 LEVELS = {
@@ -12,14 +13,17 @@ LEVELS = {
     "quick": (*PLUGIN, "--gpu-clean=quick"),
     "comprehensive": (*PLUGIN, "--gpu-clean=comprehensive"),
 }
+OTHERS = {"usual": "usual fixture", "psutil": "psutil's walk over all processes", "memray": "pytest-memray's limit"}
+"""What is written by hand or taken instead, by its name in `session.BY_HAND`; memray sees host memory alone."""
 IDLE_BUDGET_US = 50.0
 COUNTED_BUDGET_US = 100.0
 IDLE_SHARE = 1 / 500
 CYCLE_SHARE = 1 / 5
 
 
-def run(*, quick: bool) -> Iterator[Row]:
+def run(extent: Extent) -> Iterator[Row]:
     """Measure tests that use no memory, that free what they take, and that leave garbage cycles."""
+    quick = extent.quick
     for devices in PLACES:
         yield from _idle(devices, quick)
     for body in ("counted", "cycle"):
@@ -35,24 +39,34 @@ def _idle(devices: int, quick: bool) -> list[Row]:
     for tests in (few, many):
         variants[f"bare {tests}"] = Variant(tests)
         variants |= {f"{name} {tests}": Variant(tests, arguments) for name, arguments in LEVELS.items()}
-    figures = sessions(
-        {**variants, f"usual {few}": Variant(few, usual=True)}, body="empty", rounds=rounds, devices=devices
-    )
+    others = _others(devices)
+    figures = sessions({**variants, **_by_hand(others, few)}, body="empty", rounds=rounds, devices=devices)
     spread = sessions(
         {n: v for n, v in variants.items() if v.tests == few}, body="empty", rounds=rounds, devices=devices, modules=few
     )
 
-    usual = 1e6 * above_bare(figures, f"usual {few}", f"bare {few}") / few
+    usual = 1e6 * above_bare(figures, "usual", f"bare {few}") / few
     budget = min(IDLE_BUDGET_US * max(1, devices), usual * IDLE_SHARE)
     group = f"tests that use no memory; {PLACES[devices]}"
-    rows = [Row(group=group, what="usual fixture, a test", measured=usual, unit="µs")]
+    rows = _rows_of_others(figures, others, group, f"bare {few}", "cpu_seconds", few)
     for name in LEVELS:
         of_few = above_bare(figures, f"{name} {few}", f"bare {few}")
         a_test = 1e6 * above_bare(figures, f"{name} {many}", f"bare {many}", "test_cpu_seconds")
         of_modules = above_bare(spread, f"{name} {few}", f"bare {few}")
         compared = f"1/{usual / max(a_test, 0.01):.0f}"
         rows += [
-            Row(group=group, what=f"{name}, a test", measured=a_test, unit="µs", budget=budget, compared=compared),
+            Row(
+                group=group,
+                what=f"{name}, a test",
+                measured=a_test,
+                unit="µs",
+                budget=budget,
+                compared=compared,
+                promise="idle",
+                spread=spread_us(figures, f"{name} {many}", f"bare {many}", "test_cpu_seconds"),
+                point=Point(panel="a test", line=name, x=_place(group)),
+                rounds=rounds_of(figures, f"{name} {many}", f"bare {many}", clock="test_cpu_seconds", where=group),
+            ),
             Row(
                 group=group,
                 what=f"{name}, the end of a module",
@@ -69,13 +83,14 @@ def _using(body: str, devices: int, quick: bool) -> list[Row]:
     tests, few = 320, 20
     variants = {"bare": Variant(tests)}
     variants |= {name: Variant(tests, arguments) for name, arguments in LEVELS.items()}
-    variants |= {"bare few": Variant(few), "usual": Variant(few, usual=True)}
+    others = _others(devices)
+    variants |= {"bare few": Variant(few), **_by_hand(others, few)}
     figures = sessions(variants, body=body, rounds=rounds, devices=devices)
 
     usual = 1e6 * above_bare(figures, "usual", "bare few", "test_wall_seconds")
     does = {"counted": "take 4 MiB and free it", "cycle": "leave 4 MiB in a garbage cycle"}[body]
     group = f"tests that {does}; {PLACES[devices]}"
-    rows = [Row(group=group, what="usual fixture, a test", measured=usual, unit="µs")]
+    rows = _rows_of_others(figures, others, group, "bare few", "test_wall_seconds", 1)
     for name in LEVELS:
         measured = 1e6 * above_bare(figures, name, "bare", "test_wall_seconds")
         rows.append(
@@ -86,6 +101,52 @@ def _using(body: str, devices: int, quick: bool) -> list[Row]:
                 unit="µs",
                 budget=COUNTED_BUDGET_US if body == "counted" else usual * CYCLE_SHARE,
                 compared=f"1/{usual / max(measured, 0.01):.1f}",
+                promise="counted" if body == "counted" else "garbage",
+                spread=spread_us(figures, name, clock="test_wall_seconds"),
+                point=Point(panel="a test", line=name, x=_place(group)),
+                rounds=rounds_of(figures, name, "bare", clock="test_wall_seconds", where=group),
             )
         )
     return rows
+
+
+def _others(devices: int) -> list[str]:
+    """List what it is compared to: memray, where it is installed, and where it sees the memory."""
+    has_memray = devices == 0 and importlib.util.find_spec("pytest_memray") is not None
+    return [name for name in OTHERS if name != "memray" or has_memray]
+
+
+def _by_hand(others: list[str], tests: int) -> dict[str, Variant]:
+    arguments = {"memray": ("-p", "pytest_memray.plugin", "--memray", "--most-allocations=0")}
+    return {name: Variant(tests, arguments.get(name, ()), by_hand=name) for name in others}
+
+
+def _rows_of_others(figures: Figures, others: list[str], group: str, bare: str, clock: str, per: int) -> list[Row]:
+    return [
+        Row(
+            group=group,
+            what=f"{OTHERS[name]}, a test",
+            measured=1e6 * above_bare(figures, name, bare, clock) / per,
+            unit="µs",
+            spread=spread_us(figures, name, bare, clock, per),
+            point=Point(panel="a test", line=OTHERS[name], x=_place(group)),
+            rounds=rounds_of(figures, name, bare, clock=clock, where=group),
+        )
+        for name in others
+    ]
+
+
+def _place(group: str) -> float:
+    """Give the place of a group in the plot, from left to right."""
+    return float(GROUPS.index(group))
+
+
+GROUPS = tuple(
+    f"tests that {does}; {PLACES[devices]}"
+    for does, places in (
+        ("use no memory", (1, 2, 0)),
+        ("take 4 MiB and free it", (2, 0)),
+        ("leave 4 MiB in a garbage cycle", (2, 0)),
+    )
+    for devices in places
+)

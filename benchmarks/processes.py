@@ -9,7 +9,6 @@ import argparse
 import importlib.util
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Row
+from benchmarks.crowd import crowd
+from benchmarks.measure import ROOT, Extent, Point, Row
 
 STANDINS = ROOT / "tests" / "processes" / "standins"
 LIFE_SECONDS = 110
@@ -26,39 +26,48 @@ BELOW = 5
 """How many processes are below the one that looks, where there are some."""
 
 
-def run(*, quick: bool) -> Iterator[Row]:
+def run(extent: Extent) -> Iterator[Row]:
     """Measure the looks at 100, 1,000 and 3,000 processes on the machine, then the stopping."""
+    quick = extent.quick
     for processes in (100, 1000) if quick else (100, 1000, 3000):
         yield from _looking(processes, rounds=20 if quick else 60)
     yield from _stopping(rounds=2 if quick else 5)
+    for children in (100, 1000) if quick else (100, 300, 1000, 3000):
+        yield from _stopping_many(children, rounds=1 if quick else 2)
 
 
 def _looking(processes: int, rounds: int) -> Iterator[Row]:
-    crowd = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.processes", "--crowd", str(processes)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert crowd.stdin is not None
-    assert crowd.stdout is not None
-    try:
-        crowd.stdout.readline()
+    with crowd(processes):
         figures = _inside("look", str(rounds))
-    finally:
-        crowd.stdin.close()
-        crowd.wait()
     group = f"processes: looking, {processes:,} others on the machine"
     us = {name: seconds * 1e6 for name, seconds in figures.items()}
     yield Row(group=group, what="is there any child: none", measured=us["none"], unit="µs", budget=10.0)
     yield Row(group=group, what="is there any child: some", measured=us["some"], unit="µs", budget=10.0)
     yield Row(
         group=group,
+        what="the watch of a whole test: no child",
+        measured=us["test_none"],
+        unit="µs",
+        budget=10.0,
+        promise="no children",
+        point=Point(panel="watch", line="no child", x=processes),
+    )
+    yield Row(
+        group=group,
+        what=f"the watch of a whole test: {BELOW} descendants, a fixture's",
+        measured=us["test_some"],
+        unit="µs",
+        budget=100.0,
+        promise="children",
+        point=Point(panel="watch", line=f"{BELOW} descendants", x=processes),
+    )
+    yield Row(
+        group=group,
         what=f"walk over {BELOW} descendants",
         measured=us["walk"],
         unit="µs",
         budget=100.0,
+        promise="children",
         compared=f"1/{us['psutil_children'] / us['walk']:.0f} of psutil's children ({us['psutil_children']:.0f} µs)",
     )
     yield Row(
@@ -83,7 +92,22 @@ def _stopping(rounds: int) -> Iterator[Row]:
             measured=ours,
             unit="ms",
             budget=budget,
+            promise=kind,
             compared=f"{ours / by_hand:.2f} of psutil's terminate, wait and kill ({by_hand:.0f} ms)",
+        )
+
+
+def _stopping_many(children: int, rounds: int) -> Iterator[Row]:
+    figures = _inside("stop", str(children), str(rounds))
+    group = "processes: stopping many children that sleep"
+    for line, key in (("the plugin", "ours"), ("psutil's terminate, wait and kill", "by_hand")):
+        yield Row(
+            group=group,
+            what=f"{children:,} children: {line}",
+            measured=1e3 * figures[key],
+            unit="ms",
+            compared=f"{figures['ours'] / figures['by_hand']:.2f} of psutil's" if key == "ours" else "",
+            point=Point(panel="stopping", line=line, x=children),
         )
 
 
@@ -98,15 +122,6 @@ def _inside(*arguments: str) -> dict[str, float]:
         )
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
-
-
-def _crowd(count: int) -> None:
-    """Be as many processes as asked for until the standard input ends."""
-    pids = [os.posix_spawnp("sleep", ["sleep", str(LIFE_SECONDS)], os.environ) for _ in range(count)]
-    print("ready", flush=True)
-    sys.stdin.read()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
 
 
 def _least_seconds(call: Callable[[], object], rounds: int, times: int = 1) -> float:
@@ -125,14 +140,25 @@ def _look(rounds: int) -> dict[str, float]:
 
     from pytest_gpuclean.processes.discovery import Discovery, has_children
     from pytest_gpuclean.processes.ownership import Run
+    from pytest_gpuclean.processes.watch import ProcessWatch
 
     none = _least_seconds(has_children, rounds, times=100)
-    discovery = Discovery(Run())
+    run = Run()
+    discovery, watch = Discovery(run), ProcessWatch(run)
+
+    def test() -> None:
+        watch.open("test")
+        if not watch.is_quiet():
+            raise AssertionError("what a fixture has started is none of the test's")
+
+    test_none = _least_seconds(test, rounds, times=10)
+    watch.begin_setup(1, "servers", "session")
     script = f"for i in 2 3 4 {BELOW}; do sleep {LIFE_SECONDS} & done; echo ready; wait"
     tree = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
     assert tree.stdout is not None
     tree.stdout.readline()
     time.sleep(0.1)  # until the last one has executed: nothing is measured here
+    watch.end_setup(1)
 
     def environments() -> None:
         for process in psutil.process_iter():
@@ -145,6 +171,8 @@ def _look(rounds: int) -> dict[str, float]:
     assert len(discovery.below()) == BELOW
     figures = {
         "none": none,
+        "test_none": test_none,
+        "test_some": _least_seconds(test, rounds, times=10),
         "some": _least_seconds(has_children, rounds, times=100),
         "walk": _least_seconds(discovery.below, rounds, times=10),
         "scan": _least_seconds(discovery.everywhere, slow),
@@ -157,6 +185,10 @@ def _look(rounds: int) -> dict[str, float]:
 
 
 def _start(kind: str) -> None:
+    if kind.isdigit():
+        for _ in range(int(kind)):
+            os.posix_spawnp("sleep", ["sleep", str(LIFE_SECONDS)], os.environ)
+        return
     if kind == "ros":
         launch = subprocess.Popen(
             [sys.executable, str(STANDINS / "ros2"), "launch", "demo", "demo.launch.py"], stdout=subprocess.PIPE
@@ -186,6 +218,15 @@ def _stop_by_hand() -> None:
     psutil.wait_procs(alive, timeout=3)
 
 
+def _reap() -> None:
+    """Ask for the end of what was not started by a Popen, so that the next round finds no zombies."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return
+
+
 def _stop(kind: str, rounds: int) -> dict[str, float]:
     from pytest_gpuclean.processes.discovery import Discovery
     from pytest_gpuclean.processes.ownership import Run
@@ -203,6 +244,7 @@ def _stop(kind: str, rounds: int) -> dict[str, float]:
             begin = time.perf_counter()
             call()
             taken[name].append(time.perf_counter() - begin)
+            _reap()
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
@@ -210,12 +252,8 @@ def main() -> int:
     """Measure and print; the exit status says whether every budget is met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processes", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer processes and rounds")
-    parser.add_argument("--crowd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.crowd is not None:
-        _crowd(options.crowd)
-        return 0
     if options.inside is not None:
         what, *rest = options.inside
         figures = _look(int(rest[0])) if what == "look" else _stop(rest[0], int(rest[1]))
@@ -223,7 +261,7 @@ def main() -> int:
         return 0
     missed = 0
     group = ""
-    for row in run(quick=options.quick):
+    for row in run(Extent(quick=options.quick)):
         if row.group != group:
             group = row.group
             print(f"\n{group}")

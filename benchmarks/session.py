@@ -60,6 +60,10 @@ class Stopwatch:
         return {**named, "test_wall_seconds": wall, "test_cpu_seconds": cpu}
 
 
+class NoFixture:
+    """Nothing beside the tests."""
+
+
 class UsualFixture:
     """What suites write by hand, and what the plugin is compared to."""
 
@@ -73,6 +77,47 @@ class UsualFixture:
             torch.accelerator.empty_cache()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+class ProcessFixture:
+    """What suites write by hand where tests leave processes: a walk over all that run, by their command lines."""
+
+    @pytest.fixture(autouse=True)
+    def _stop_left(self) -> Generator[None, None, None]:
+        yield
+        import psutil
+
+        for process in psutil.process_iter(["pid", "name", "cmdline"]):
+            words = process.info["cmdline"] or [process.info["name"]]
+            if any(name in word for word in words for name in LEFT_PROCESSES):
+                raise AssertionError(f"{words} is not to run here: nothing is stopped in a measurement")
+
+
+class MemoryLimit:
+    """A limit on the memory of each test, which is what pytest-memray judges."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Give each test the limit."""
+        for item in items:
+            item.add_marker(pytest.mark.limit_memory("4 GB"))
+
+
+BY_HAND: dict[str, type] = {"": NoFixture, "usual": UsualFixture, "psutil": ProcessFixture, "memray": MemoryLimit}
+"""What stands beside the tests instead of the plugin."""
+LEFT_PROCESSES = ("a-leaked-tensorboard", "a-leaked-ros2-launch")
+
+
+class Filling:
+    """An object of a large heap, with three containers: four that the collector knows."""
+
+    def __init__(self, number: int) -> None:
+        self.value = [number]
+        self.more = {"key": (self.value,)}
+
+
+def fill_heap(objects: int) -> list[Filling]:
+    """Make so many objects that the garbage collector knows."""
+    return [Filling(number) for number in range(objects // 4)]
 
 
 def write_tests(folder: Path, body: str, tests: int, modules: int, device: str) -> list[str]:
@@ -98,10 +143,10 @@ def write_parametrized(folder: Path, body: str, tests: int, device: str) -> list
     return [str(path)]
 
 
-def run_session(arguments: list[str], usual: bool) -> Stopwatch:
+def run_session(arguments: list[str], by_hand: str) -> Stopwatch:
     """Run one session, and say how long its loop took."""
     watch = Stopwatch()
-    plugins: list[Any] = [watch, *([UsualFixture()] if usual else [])]
+    plugins: list[Any] = [watch, BY_HAND[by_hand]()]
     # pytest's logging plugin visits each of torch's loggers three times a test, 0.7 ms that vary more than what is
     # measured here; a session with it and one without the plugin would pay it alike.
     status = pytest.main([*arguments, "-q", "-p", "no:cacheprovider", "-p", "no:logging"], plugins=plugins)
@@ -128,6 +173,7 @@ def main() -> None:
         device = "simgpu:0"
     folder = Path(plan["folder"])
     (folder / "pytest.ini").write_text("[pytest]\n")
+    kept = fill_heap(plan["heap_objects"])
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in plan["variants"]}
     for _ in range(plan["rounds"]):
         for name, variant in plan["variants"].items():
@@ -135,10 +181,11 @@ def main() -> None:
                 paths = write_parametrized(folder, plan["body"], variant["tests"], device)
             else:
                 paths = write_tests(folder, plan["body"], variant["tests"], plan["modules"], device)
-            watch = run_session([*variant["arguments"], *paths], variant["usual"])
+            watch = run_session([*variant["arguments"], *paths], variant["by_hand"])
             figures[name].append({**watch.figures(), "tests": variant["tests"]})
     json.dump(figures, out)
     out.close()
+    del kept
 
 
 if __name__ == "__main__":
