@@ -33,8 +33,8 @@ def run(extent: Extent) -> Iterator[Row]:
 
 def _idle(devices: int, quick: bool) -> list[Row]:
     """Take the median of many tests for a test; what a session of few costs is mostly the run's."""
-    rounds = 3 if quick else 6
-    few, many = 20, 2020
+    rounds = 2 if quick else 4
+    few, many = 20, 520 if quick else 2020
     variants = {}
     for tests in (few, many):
         variants[f"bare {tests}"] = Variant(tests)
@@ -80,7 +80,7 @@ def _idle(devices: int, quick: bool) -> list[Row]:
 
 def _using(body: str, devices: int, quick: bool) -> list[Row]:
     rounds = 2 if quick else 5
-    tests, few = 320, 20
+    tests, few = 120 if quick else 320, 10 if quick else 20
     variants = {"bare": Variant(tests)}
     variants |= {name: Variant(tests, arguments) for name, arguments in LEVELS.items()}
     others = _others(devices)

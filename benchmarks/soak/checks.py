@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 MOST_GROWTH = 1.25
 """Of the cost of a test, from the first tenth to the last, in units of a loop that always does the same."""
+MOST_MORE_CALLS = 1.02
+MOST_MORE_COLLECTIONS = 1.5
+COLLECTIONS_SLACK = 5
 MOST_OWN_GROWTH = 2.0
 """Of the plugin's own share, which is a small difference between two long runs."""
 OWN_SLACK_US = 20.0
@@ -40,6 +43,10 @@ class Tenth:
     """The median of the tests that do nothing, in CPU time."""
     reference_us: float
     """The same loop, timed among the tests: how quick the machine was just then."""
+    calls: float
+    """How many functions a test calls that does nothing, the median of a few: what no load of the machine changes."""
+    full_collections: int
+    """How often the garbage of all generations was collected."""
     rss_bytes: int
     objects: int
     descriptors: int
@@ -62,7 +69,20 @@ def constant_cost(ours: Sequence[Tenth], bare: Sequence[Tenth]) -> list[Check]:
     growth, of_bare = ours[-1].relative / ours[0].relative, bare[-1].relative / bare[0].relative
     loop_us = sorted(tenth.reference_us for tenth in (*ours, *bare))[len(ours)]
     first, last = ((ours[at].relative - bare[at].relative) * loop_us for at in (0, -1))
+    calls, collections = ours[-1].calls / ours[0].calls, (ours[0].full_collections, ours[-1].full_collections)
     return [
+        Check(
+            "serial: functions that a test calls, last tenth to first",
+            calls <= MOST_MORE_CALLS * max(1.0, bare[-1].calls / bare[0].calls),
+            f"{ours[0].calls:.0f} and {ours[-1].calls:.0f} ({bare[0].calls:.0f} and {bare[-1].calls:.0f} without the "
+            f"plugin; at most {MOST_MORE_CALLS} times as many)",
+        ),
+        Check(
+            "serial: full collections, first tenth and last",
+            collections[1] <= MOST_MORE_COLLECTIONS * collections[0] + COLLECTIONS_SLACK,
+            f"{collections[0]} and {collections[1]} (at most {MOST_MORE_COLLECTIONS} times as many and "
+            f"{COLLECTIONS_SLACK})",
+        ),
         Check(
             "serial: cost of a test, last tenth to first",
             growth <= max(MOST_GROWTH, MOST_GROWTH * of_bare),

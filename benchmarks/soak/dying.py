@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing import shared_memory
 
+from benchmarks.soak import system
+
 LIFE_SECONDS = 300
 _ORPHAN = """
 import os, sys
@@ -58,7 +60,9 @@ class Course:
         elif self.companion == "memory":
             self._kept.append(_array())
         elif self.companion == "shared memory":
-            self._kept.append(shared_memory.SharedMemory(create=True, size=1 << 20))
+            self._kept.append(
+                shared_memory.SharedMemory(f"{os.environ['SOAK_MARK']}-{os.getpid()}", create=True, size=1 << 20)
+            )
         elif self.companion:
             leave(self.companion)
         if self.death == "exit":
@@ -72,7 +76,7 @@ class Course:
 def leave(what: str) -> None:
     """Leave a child, or a daemon that is nobody's child and has forgotten its environment."""
     mark = os.environ["SOAK_MARK"]  # on the command line: what the daemon still has to be found by
-    tail = [str(LIFE_SECONDS), f"0.{''.join(str(ord(letter)) for letter in mark)}"]
+    tail = [str(LIFE_SECONDS), system.as_number(mark)]
     if what == "child":
         subprocess.Popen(["sleep", *tail])
     else:

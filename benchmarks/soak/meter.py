@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -33,15 +34,26 @@ class Meter:
         self._seen = 0
         self._seconds: list[float] = []
         self._references: list[float] = []
+        self._calls: list[int] = []
+        self._full_collections = gc.get_stats()[2]["collections"]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Time a test that does nothing, and now and then a loop that always does the same."""
-        begin = time.process_time()
-        result = yield
-        seconds = time.process_time() - begin
-        if kind_of(item.callspec.params["number"]) == "nothing":  # type: ignore[attr-defined]
-            self._seconds.append(seconds)
+        is_ordinary = kind_of(item.callspec.params["number"]) == "nothing"  # type: ignore[attr-defined]
+        if is_ordinary and self._seen % self._every == self._every // 2:
+            counter = Counter()
+            sys.setprofile(counter)
+            try:
+                result = yield
+            finally:
+                sys.setprofile(None)
+            self._calls.append(counter.calls)
+        else:
+            begin = time.process_time()
+            result = yield
+            if is_ordinary:
+                self._seconds.append(time.process_time() - begin)
         self._seen += 1
         if self._seen % self._every == 0:
             self._references.append(_reference_seconds())
@@ -61,6 +73,7 @@ class Meter:
         Path(os.environ["SOAK_NOTES"]).write_text(json.dumps({"tenths": self.tenths, "outcomes": self.outcomes}))
 
     def _note(self) -> None:
+        full_collections = gc.get_stats()[2]["collections"] - self._full_collections
         gc.collect()
         system.give_back_free()
         self.tenths.append(
@@ -68,6 +81,8 @@ class Meter:
                 "tests": self._a_tenth,
                 "test_us": 1e6 * statistics.median(self._seconds),
                 "reference_us": 1e6 * statistics.median(self._references),
+                "calls": statistics.median(self._calls),
+                "full_collections": full_collections,
                 "rss_bytes": system.rss_bytes(),
                 "objects": len(gc.get_objects()),
                 "descriptors": system.descriptors(),
@@ -75,7 +90,19 @@ class Meter:
                 "children": len(system.children()),
             }
         )
-        self._seconds, self._references = [], []
+        self._seconds, self._references, self._calls = [], [], []
+        self._full_collections = gc.get_stats()[2]["collections"]
+
+
+class Counter:
+    """Counts the calls of functions, those in C included: work that no load of the machine changes."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, frame: object, event: str, argument: object) -> None:
+        """Take one event in, as `sys.setprofile` hands it over."""
+        self.calls += event in ("call", "c_call")
 
 
 def _reference_seconds() -> float:

@@ -77,11 +77,17 @@ def described(pid: int) -> str:
     return f"pid {pid}"
 
 
+def as_number(mark: str) -> str:
+    """Write a mark as a number of seconds, next to nothing, for the command line of `sleep`."""
+    return f"0.{''.join(str(ord(letter)) for letter in mark)}"
+
+
 def left_bearing(mark: str, within_seconds: float) -> list[str]:
-    """List the processes that still bear a mark after a while, and end each by its number."""
+    """List the processes that still bear a mark after a while, as it is or as a number; end each by its own number."""
     until = time.monotonic() + within_seconds
-    while (found := list(bearing(mark))) and time.monotonic() < until:
+    while (found := [*bearing(mark), *bearing(as_number(mark))]) and time.monotonic() < until:
         time.sleep(0.05)
+    found = sorted({*found})
     told = [described(pid) for pid in found]
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
@@ -99,6 +105,6 @@ def files_below(folder: Path) -> set[str]:
     return found
 
 
-def shared_memory() -> set[str]:
-    """List what lies in shared memory."""
-    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
+def shared_memory(mark: str) -> set[str]:
+    """List what lies in shared memory under a mark; what others have there is none of ours."""
+    return {path.name for path in SHARED_MEMORY.glob(f"*{mark}*")} if SHARED_MEMORY.is_dir() else set()

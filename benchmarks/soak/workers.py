@@ -103,7 +103,6 @@ class Loop:
         self._temporary.mkdir()
         self._seed = seed
         self._mark = mark
-        self._shared = system.shared_memory()
         self.troubles = Troubles()
 
     def run(self, number: int) -> None:
@@ -139,6 +138,8 @@ class Loop:
                     stdin=subprocess.DEVNULL,
                 )
                 status = self._wait(process, plan.killed_after_seconds)
+            if is_bare:
+                system.left_bearing(self._mark, within_seconds=0.0)  # nobody else ends what its tests leave
             found = json.loads(notes.read_text()) if notes.exists() else None
             return Ended(status, time.monotonic() - begin, found, log.read_text(errors="replace"))
 
@@ -175,15 +176,15 @@ class Loop:
 
     def _look(self, number: int) -> None:
         troubles = self.troubles
-        coded = "0." + "".join(str(ord(letter)) for letter in self._mark)
-        left = system.left_bearing(self._mark, within_seconds=0.5) + system.left_bearing(coded, within_seconds=0)
-        troubles.add("processes left", number, left)
+        troubles.add("processes left", number, system.left_bearing(self._mark, within_seconds=0.5))
         files = left_files(self._temporary)
         locks = {name for name in files if name.endswith(LOCK_SUFFIX)}
         troubles.add("lock files left", number, locks)
         troubles.add("temporary files left", number, files - locks)
-        troubles.add("shared memory left", number, system.shared_memory() - self._shared)
-        self._shared |= system.shared_memory()
+        shared = system.shared_memory(self._mark)
+        troubles.add("shared memory left", number, shared)
+        for path in (system.SHARED_MEMORY / name for name in shared):  # told once
+            path.unlink(missing_ok=True)
         for name in files:  # told once
             with contextlib.suppress(OSError):
                 (self._temporary / name).unlink()
