@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 8})
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(4, 2, figsize=(11, 14), layout="constrained")
-    _bars(axes[0][0], rows)
-    _budgets(axes[0][1], rows)
-    for axis, (panel, labels) in zip(axes.flat[2:], CURVES.items(), strict=True):
-        _curve(axis, panel, labels, rows)
+    panels = list(CURVES)
+    wide = [[name, name] for name in ("bars", "budgets")]
+    figure, axes = plt.subplot_mosaic(
+        [*wide, *zip(panels[::2], panels[1::2], strict=True)], figsize=(10, 17), layout="constrained"
+    )
+    _bars(axes["bars"], rows)
+    _budgets(axes["budgets"], rows)
+    for panel, labels in CURVES.items():
+        _curve(axes[panel], panel, labels, rows)
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
@@ -68,10 +73,11 @@ def _bars(axis: Any, rows: Sequence[Row]) -> None:
         width = 0.8 / max(1, len(lines))
         axis.bar([x + (at - len(lines) / 2) * width for x, _ in of_it], [y for _, y in of_it], width, label=line)
     axis.set(title="Cost of a test, above a test without", ylabel="µs", yscale="log")
-    labels = [", ".join(SHORT[part] for part in group.removeprefix("tests that ").split("; ")) for group in GROUPS]
-    axis.set_xticks(range(len(GROUPS)), labels, rotation=30, ha="right")
+    labels = ["\n".join(SHORT[part] for part in group.removeprefix("tests that ").split("; ")) for group in GROUPS]
+    axis.set_xticks(range(len(GROUPS)), labels)
     if found:
-        axis.legend(fontsize=6)
+        axis.set_ylim(top=axis.get_ylim()[1] * 10)  # room for the legend
+        axis.legend(fontsize=6, ncols=3, loc="upper left")
 
 
 def _budgets(axis: Any, rows: Sequence[Row]) -> None:
@@ -82,10 +88,10 @@ def _budgets(axis: Any, rows: Sequence[Row]) -> None:
     parts = [max(0.001, worst.measured / worst.budget) for _, worst in kept if worst.budget]
     colours = ["tab:red" if part > 1 else "tab:green" for part in parts]
     axis.barh(range(len(parts)), parts, color=colours)
-    axis.set_yticks(range(len(parts)), [what for what, _ in kept])
+    axis.set_yticks(range(len(parts)), [textwrap.fill(what, 34) for what, _ in kept], fontsize=6)
     axis.invert_yaxis()
     axis.axvline(1.0, color="black", linewidth=1)
-    axis.set(title="Worst figure of each promise, as a part of its budget", xscale="log")
+    axis.set(title="Worst figure of each promise, as a multiple of its budget", xscale="log")
 
 
 def _curve(axis: Any, panel: str, labels: tuple[str, str, str], rows: Sequence[Row]) -> None:
