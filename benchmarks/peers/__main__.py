@@ -67,10 +67,9 @@ def main() -> int:
             try:
                 rows += compare(suite, Path(folder), options.sources, options.rounds)
             except CannotRun as error:
-                failed[suite.name] = str(error)
+                failed[f"{suite.name} {suite.version}"] = str(error)
                 print(f"{suite.name}: cannot run: {error}", flush=True)
-    if not options.names:
-        _write(rows, failed)
+    _write(rows, failed)
     differing = sum(bool(row.differences) for row in rows)
     print(f"{len(rows)} comparisons, {differing} differ, {len(failed)} suites could not run")
     return 1 if differing or failed or not rows else 0
@@ -91,7 +90,7 @@ def compare(suite: Suite, work: Path, sources: Path | None, rounds: int) -> list
             bare.append(run(suite, folder, work, how))
             for mode, arguments in MODES.items():
                 runs[mode].append(run(suite, folder, work, (*how, *arguments)))
-        shaky = set().union(*(unsteady(first.said, again.said) for again in bare))
+        shaky = set().union(*(unsteady(first.said, again.said, in_order=workers == "serial") for again in bare))
         for mode, done in runs.items():
             row = _row(suite, workers, mode, bare, done, shaky)
             rows.append(row)
@@ -130,6 +129,13 @@ def _line(row: Row) -> str:
 
 
 def _write(rows: list[Row], failed: dict[str, str]) -> None:
+    """Write the figures down; those of suites that did not run now stay as they were."""
+    place = [f"{suite.name} {suite.version}" for suite in SUITES]
+    ran = {row.suite for row in rows} | {*failed}
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"rows": [], "could_not_run": {}}
+    kept = [Row(**row) for row in before["rows"] if row["suite"] in {*place} - ran]
+    rows = sorted([*kept, *rows], key=lambda row: place.index(row.suite))
+    failed = {**{name: why for name, why in before["could_not_run"].items() if name not in ran}, **failed}
     machine = {
         "python": platform.python_version(),
         "pytest": version("pytest"),

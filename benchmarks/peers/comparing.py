@@ -65,7 +65,8 @@ def differences(bare: Said, other: Said, *, in_order: bool, apart_from: Collecti
     Args:
         bare: without the plugin.
         other: with it.
-        in_order: whether the order counts; workers of pytest-xdist finish as they will.
+        in_order: whether the order counts. Workers of pytest-xdist get the tests that they get, and a warning that
+            torch gives once a process falls to the first of them: there its text counts, and not whose it is.
         apart_from: tests that differ between two runs without the plugin.
     """
     found = [
@@ -73,10 +74,11 @@ def differences(bare: Said, other: Said, *, in_order: bool, apart_from: Collecti
         for test in sorted(bare.reports.keys() | other.reports.keys())
         if test not in apart_from and bare.reports.get(test) != other.reports.get(test)
     ]
+    one, two = (_warnings(said, in_order, apart_from) for said in (bare, other))
     found += [
-        f"{key}: {bare.warnings[key]} warnings became {other.warnings[key]}"
-        for key in sorted(bare.warnings.keys() | other.warnings.keys())
-        if key[0] not in apart_from and bare.warnings[key] != other.warnings[key]
+        f"{key}: {one[key]} warnings became {two[key]}"
+        for key in sorted(one.keys() | two.keys())
+        if one[key] != two[key]
     ]
     if in_order and not found and bare.order != other.order:
         found.append("the tests ran in another order")
@@ -85,12 +87,17 @@ def differences(bare: Said, other: Said, *, in_order: bool, apart_from: Collecti
     return found
 
 
-def unsteady(one: Said, two: Said) -> set[str]:
-    """Name the tests that differ between two runs of the same kind."""
+def unsteady(one: Said, two: Said, *, in_order: bool) -> set[str]:
+    """Name the tests that differ between two runs of the same kind; see `differences` for whose warnings count."""
     tests = {test for test in one.reports.keys() | two.reports.keys() if one.reports.get(test) != two.reports.get(test)}
-    return tests | {
-        key[0] for key in one.warnings.keys() | two.warnings.keys() if one.warnings[key] != two.warnings[key]
-    }
+    if in_order:
+        tests |= {key[0] for key in one.warnings.keys() | two.warnings.keys() if one.warnings[key] != two.warnings[key]}
+    return tests
+
+
+def _warnings(said: Said, by_test: bool, apart_from: Collection[str]) -> Counter[tuple[str, ...]]:
+    counted = {key: count for key, count in said.warnings.items() if key[0] not in apart_from}
+    return Counter(counted if by_test else {key[1:] for key in counted})
 
 
 def _steady(text: str) -> str:
