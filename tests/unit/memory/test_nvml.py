@@ -249,17 +249,17 @@ def test_somebody_else_may_shut_it_down():
 @pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetUUID"])
 def test_a_driver_that_hangs_is_given_up_once_and_by_name(call):
     module = two_cards()
-    module.delays[call] = 0.6
-    nvml = nvml_of(module, limit_seconds=0.1)
+    module.delays[call] = 3  # far from the limit: a busy machine delays the calls that do answer, too
+    nvml = nvml_of(module, limit_seconds=0.4)
     begin = time.monotonic()
     found = nvml.devices()
     first_seconds = time.monotonic() - begin
     again = [nvml.devices() for _ in range(100)]
     assert found == Unavailable(
-        "nvml", f"the driver did not answer {call} within 100 ms, and is not asked again in this run"
+        "nvml", f"the driver did not answer {call} within 400 ms, and is not asked again in this run"
     )
     assert all(answer is found for answer in again)
-    assert 0.1 <= first_seconds <= time.monotonic() - begin < 0.5
+    assert 0.4 <= first_seconds <= time.monotonic() - begin < 2.5
 
 
 def test_many_threads_wait_for_a_driver_that_hangs_no_longer_than_one():
