@@ -66,6 +66,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="peers-") as folder:
             try:
                 rows += compare(suite, Path(folder), options.sources, options.rounds)
+                _write(rows, failed)  # what is done stays, however the next one ends
             except CannotRun as error:
                 failed[f"{suite.name} {suite.version}"] = str(error)
                 print(f"{suite.name}: cannot run: {error}", flush=True)
