@@ -73,6 +73,8 @@ def _failure_text(item: pytest.Item, text: str) -> Any:
             return item.repr_failure(pytest.ExceptionInfo.from_exception(error))
         except Exception:  # of a plugin's own kind of item; the leak stands
             return text
+        # Not the item's own: pytest does not ask that for an error of a teardown, and it may know its own errors alone.
+        return pytest.Item.repr_failure(item, pytest.ExceptionInfo.from_exception(error))
 
 
 @dataclass(frozen=True, slots=True)

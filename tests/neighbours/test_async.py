@@ -119,6 +119,7 @@ def test_what_is_left_to_a_loop_ends_with_the_loop(street):
     street.both("-p", "asyncio")
 
 
+@in_full
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("scope", ["function", "module"])
 def test_anyio(street, backend, scope):
@@ -154,6 +155,7 @@ def test_pytest_asyncio_and_anyio_together_with_workers(street):
     assert len(beside.leaky) == 2
 
 
+@in_full
 def test_isolated_asyncio_test_case(street):
     street.write("""
         import asyncio
@@ -197,6 +199,7 @@ def test_isolated_asyncio_test_case(street):
     assert beside.leaky == {"test_it.py::TestIt::test_leaks": 1}
 
 
+@in_full
 def test_tensors_of_a_simulated_accelerator_in_coroutines(street, simgpu, no_garbage):
     pytest.importorskip("pytest_asyncio")
     street.ini("asyncio_default_fixture_loop_scope = function")

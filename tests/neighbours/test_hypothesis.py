@@ -29,6 +29,7 @@ def examples(seen):
     return Counter(re.findall(r"EXAMPLE (\w+)", seen.text))
 
 
+@in_full
 def test_examples_and_outcomes(street):
     street.write(
         """
@@ -68,6 +69,7 @@ def test_examples_and_outcomes(street):
     assert "Flaky" not in beside.text
 
 
+@in_full
 def test_small_leaks_of_each_example_add_up_to_the_tests(street):
     street.write(
         """
@@ -101,6 +103,7 @@ def test_a_block_finds_the_example_that_leaks(street):
     assert re.search(r"ing \w+( \w+)?: test_finds_it\(\n.*number=42,", seen.text, re.DOTALL)
 
 
+@in_full
 def test_an_example_that_runs_again_to_confirm_a_leak_is_no_failure_of_hypothesis(street):
     street.write(
         """

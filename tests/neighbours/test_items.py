@@ -2,6 +2,8 @@
 
 import pytest
 
+from .street import in_full
+
 YAML_PLUGIN = """
     import json
     import fakegpu
@@ -59,7 +61,9 @@ CASES = "first: pass\nleaks: leak\nfails: fail\nskips: skip\ngarbage: cycle\nlas
 
 
 @pytest.mark.parametrize("kind", ["Case", "Group"])
-@pytest.mark.parametrize("every", ["test", "param", "class", "module", "session"])
+@pytest.mark.parametrize(
+    "every", ["class", *(pytest.param(every, marks=in_full) for every in ("test", "param", "module", "session"))]
+)
 def test_items_of_a_file_that_is_no_module(street, kind, every):
     street.conftest(YAML_PLUGIN.format(kind=kind))
     (street.path / "one.cases").write_text(CASES, encoding="utf-8")
@@ -109,6 +113,7 @@ def test_an_item_that_has_nothing_but_a_name(street):
     assert list(beside.leaky.values()) == [1]
 
 
+@in_full
 def test_doctests(street):
     street.suite.pytester.makepyfile(
         manual='''
@@ -165,6 +170,7 @@ def test_doctests_that_go_on_after_a_failure(street):
     assert mine.count("Expected:") == 2
 
 
+@in_full
 def test_unittest(street):
     street.write("""
         import unittest

@@ -75,6 +75,7 @@ def test_rerunfailures(street, more):
     assert alone.text.count("RERUN") <= beside.text.count("RERUN")
 
 
+@in_full
 def test_flaky(street):
     pytest.importorskip("flaky")
     street.write(FAILS_AT_FIRST)

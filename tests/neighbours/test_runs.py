@@ -87,7 +87,7 @@ def test_without_the_plugin_a_suite_that_does_not_name_it_runs(street):
     assert "unrecognized arguments: --gpu-clean=quick" in refused.text
 
 
-@pytest.mark.parametrize("mode", ["importlib", "append"])
+@pytest.mark.parametrize("mode", ["importlib", pytest.param("append", marks=in_full)])
 def test_import_modes(street, mode, simgpu, no_garbage):
     street.suite.pytester.mkdir("sub")
     street.write(
@@ -118,7 +118,7 @@ def test_import_modes(street, mode, simgpu, no_garbage):
     beside.result.stdout.fnmatch_lines(["given back: ?.0 MiB*"])
 
 
-@pytest.mark.parametrize("capture", ["no", "sys", "tee-sys"])
+@pytest.mark.parametrize("capture", ["no", pytest.param("sys", marks=in_full), pytest.param("tee-sys", marks=in_full)])
 def test_captures(street, capture):
     street.write(
         MIXED + "\n    def test_prints(capsys):\n        print('printed')\n        assert capsys.readouterr().out\n"
@@ -177,7 +177,8 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("more", [(), pytest.param(("-p", "xdist", "-n2"), marks=in_full)], ids=" ".join)
+@in_full
+@pytest.mark.parametrize("more", [(), ("-p", "xdist", "-n2")], ids=" ".join)
 def test_every_warning_is_an_error_and_python_is_in_its_development_mode(street, monkeypatch, more):
     if more:
         pytest.importorskip("xdist")

@@ -2,6 +2,8 @@
 
 import pytest
 
+from .street import in_full
+
 HAS_OWN = pytest.version_tuple >= (9, 0)
 SUBTESTS = """
     import unittest
@@ -42,7 +44,7 @@ def which(request):
 
 
 @pytest.mark.parametrize("which", [OWN, PLUGIN], indirect=True)
-@pytest.mark.parametrize("more", [(), ("--gpu-leak-confirm=1",)], ids=["", "confirmed"])
+@pytest.mark.parametrize("more", [pytest.param((), marks=in_full), ("--gpu-leak-confirm=1",)], ids=["", "confirmed"])
 def test_each_subtest_is_told_once_and_the_leak_is_the_tests(street, which, more):
     street.write(SUBTESTS)
     # The plugin changes unittest's part of pytest in its process.

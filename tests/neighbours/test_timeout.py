@@ -36,6 +36,7 @@ SLOW_TO_CLEAN = """
 """
 
 
+@in_full
 @METHODS
 def test_outcomes(street, method):
     street.write(MIXED)
@@ -119,6 +120,7 @@ def test_cleaning_at_the_end_of_a_wider_fixture_is_not_the_tests_time(street, me
     seen.result.assert_outcomes(passed=2)
 
 
+@in_full
 @METHODS
 def test_what_is_left_of_the_time_runs_on_after_a_cleanup(street, method):
     street.write("""
@@ -146,6 +148,7 @@ def test_what_is_left_of_the_time_runs_on_after_a_cleanup(street, method):
         assert re.search(r"\+ Timeout \+", seen.text)
 
 
+@in_full
 @METHODS
 @pytest.mark.parametrize("func_only", ["true", "false"])
 def test_the_run_that_confirms_a_leak_has_a_timeout_of_its_own(street, method, func_only):
@@ -164,6 +167,7 @@ def test_the_run_that_confirms_a_leak_has_a_timeout_of_its_own(street, method, f
     seen.result.stdout.fnmatch_lines(["KEPT test_it.py::test_kept_once: *"])
 
 
+@in_full
 @pytest.mark.parametrize("func_only", ["true", "false"])
 def test_a_run_that_confirms_a_leak_and_hangs_is_ended(street, func_only):
     street.write("""

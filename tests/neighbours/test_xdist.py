@@ -51,6 +51,7 @@ def test_no_workers(street):
     beside.result.stdout.fnmatch_lines(["given back: 6.0 MiB in 3 cleanups"])
 
 
+@in_full
 def test_a_group_stays_together_and_its_leaks_are_known_by_the_names_that_they_have_without_workers(street):
     street.write(IN_A_GROUP)
     first = street.beside(*XDIST, "-n0", "--gpu-leak-update-baseline", "--gpu-leak-baseline=known.json")
@@ -90,6 +91,7 @@ def test_a_test_that_runs_in_each_worker_and_leaks_in_one(street, worker, is_las
     assert "unfinished" not in (street.path / "report.md").read_text(encoding="utf-8")
 
 
+@in_full
 def test_each_worker_tells_its_own_leaks(street):
     street.write(MIXED)
     beside, alone = street.both(*XDIST, "-n2", "--dist=each", apart=True)
