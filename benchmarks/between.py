@@ -71,7 +71,7 @@ def _measure(device: str, rounds: int) -> dict[str, list[float]]:
         import simgpu
 
         simgpu.load()
-        torch.simgpu.init()  # type: ignore[attr-defined]
+        torch.simgpu.init()
     from pytest_gpuclean import cleanup_between_runs, watch
 
     def train() -> None:

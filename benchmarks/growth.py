@@ -36,7 +36,7 @@ def run(extent: Extent) -> Iterator[Row]:
 
 
 def _tests(body: str, extent: Extent) -> Iterator[Row]:
-    counts = (1_000, 3_000) if extent.quick else (1_000, 10_000)
+    counts: tuple[int, ...] = (1_000, 3_000) if extent.quick else (1_000, 10_000)
     if extent.long:
         counts = (1_000, 3_000, 10_000, 30_000, 100_000)
     group = f"a run of tests that {BODIES[body]}; 2 simulated devices, quick"

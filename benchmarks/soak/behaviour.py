@@ -15,7 +15,7 @@ import torch
 from benchmarks.soak.kinds import LEFT_ALONE, kind_of
 
 simgpu.load()
-torch.simgpu.init()  # type: ignore[attr-defined]
+torch.simgpu.init()
 DEVICE = "simgpu:0"
 MiB = 1024 * 1024
 KEPT: list[Any] = []

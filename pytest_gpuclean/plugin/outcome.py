@@ -69,12 +69,11 @@ def _failure_text(item: pytest.Item, text: str) -> Any:
     try:
         raise LeakFailure(text, pytrace=False)
     except LeakFailure as error:
-        try:
-            return item.repr_failure(pytest.ExceptionInfo.from_exception(error))
-        except Exception:  # of a plugin's own kind of item; the leak stands
-            return text
         # Not the item's own: pytest does not ask that for an error of a teardown, and it may know its own errors alone.
-        return pytest.Item.repr_failure(item, pytest.ExceptionInfo.from_exception(error))
+        try:
+            return pytest.Item.repr_failure(item, pytest.ExceptionInfo.from_exception(error))
+        except Exception:  # the leak stands
+            return text
 
 
 @dataclass(frozen=True, slots=True)
