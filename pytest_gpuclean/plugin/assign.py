@@ -7,7 +7,7 @@ there. The spec outlives the worker: one that is started in the place of a dead 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from pytest_gpuclean.plugin.cards import nvml_of
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.telling import say, verbosity
 
+ASSIGNED = "GPUCLEAN_ASSIGNED"
+"""In a worker's environment, until its plugins are loaded."""
 _INPUT = "gpuclean_assigned"
 _IS_AUTO = pytest.StashKey[bool]()
 
@@ -69,7 +71,8 @@ class Assigning:
         for spec in free:
             gpu = given.get(str(spec.id))
             if gpu is not None:
-                spec.env.update(dict.fromkeys(found.variables, gpu.value))
+                given_env = dict.fromkeys(found.variables, gpu.value)
+                spec.env.update({**given_env, ASSIGNED: ";".join(f"{name}={gpu.value}" for name in given_env)})
         lines = [*_lines(given, found, is_auto=config.stash.get(_IS_AUTO, False))]
         lines += _left_out((str(spec.id) for spec in local if spec not in free), "left as its own --tx says")
         lines += _left_out(
@@ -85,6 +88,17 @@ class Assigning:
         with guard_of(node.config, "a worker's GPU is not named"):
             environ = getattr(node.gateway.spec, "env", {})
             node.workerinput[_INPUT] = next((environ[name] for name in VARIABLES if name in environ), "")
+
+
+def keep_assigned(environ: MutableMapping[str, str]) -> None:
+    """Set in a worker what it was assigned, where another plugin (pytest-env) has set the variable in every process.
+
+    Args:
+        environ: of the worker; what it was assigned is in it once.
+    """
+    for pair in filter(None, environ.pop(ASSIGNED, "").split(";")):
+        name, _, value = pair.partition("=")
+        environ[name] = value
 
 
 def deal(workers: Iterable[str], gpus: tuple[Assignable, ...]) -> Mapping[str, Assignable]:

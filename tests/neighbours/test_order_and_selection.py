@@ -181,3 +181,29 @@ def test_env(street, monkeypatch):
             KEPT.append(allocate(4 * MiB))
     """)
     street.both("-p", "env")
+
+
+@in_full
+def test_env_and_the_card_that_a_worker_was_assigned(street, monkeypatch):
+    pytest.importorskip("pytest_env")
+    pytest.importorskip("xdist")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    street.ini("env =", "    CUDA_VISIBLE_DEVICES=2,3")
+    street.conftest("""
+        import os
+
+        AT_IMPORT = os.environ["CUDA_VISIBLE_DEVICES"]
+    """)
+    street.write("""
+        import os
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_sees_it(number):
+            import conftest
+
+            worker = os.environ["PYTEST_XDIST_WORKER"]
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == conftest.AT_IMPORT == {"gw0": "2", "gw1": "3"}[worker]
+            assert "GPUCLEAN_ASSIGNED" not in os.environ
+    """)
+    seen = street.beside("-p", "env", "-p", "xdist", "-n2", "--gpu-assign=round-robin", apart=True)
+    seen.result.assert_outcomes(passed=4)
