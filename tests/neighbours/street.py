@@ -19,7 +19,7 @@ in_full = pytest.mark.skipif(
 GATE = ("--gpu-clean=quick",)
 LEAKED = "gpuclean: leaked "
 MIXED = """
-    @pytest.fixture(scope="module")
+    @pytest.fixture(scope="class")
     def model():
         yield allocate(8 * MiB)
 

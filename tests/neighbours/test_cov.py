@@ -37,7 +37,7 @@ CODE = """
 TESTS = """
     from code_under_test import Model
 
-    @pytest.fixture(scope="module")
+    @pytest.fixture
     def shared():
         yield Model(allocate(8 * MiB))
 

@@ -21,7 +21,7 @@ def test_setups_are_shown_alike(street, option):
         [line.rstrip(".EFsx ") for line in shown(seen, "^ .*(SETUP|TEARDOWN|::)")] for seen in (beside, alone)
     )
     assert lines == expected
-    assert any("SETUP    M model" in line for line in lines)
+    assert any("SETUP    C model" in line for line in lines)
     if option == "--setup-show":
         assert len(beside.leaky) == 2
         assert beside.facts() == alone.facts()
