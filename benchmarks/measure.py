@@ -151,11 +151,6 @@ def above_bare(figures: Figures, name: str, bare: str = "bare", clock: str = "cp
     return min(run[clock] for run in figures[name]) - min(run[clock] for run in figures[bare])
 
 
-def microseconds_a_test(figures: Figures, name: str, bare: str = "bare", clock: str = "cpu_seconds") -> float:
-    """Return what a test costs above the same test without the plugin."""
-    return 1e6 * above_bare(figures, name, bare, clock) / figures[name][0]["tests"]
-
-
 def spread_us(figures: Figures, name: str, bare: str = "bare", clock: str = "cpu_seconds", per: int = 1) -> float:
     """Return by how much the difference of two variants differs from round to round, in microseconds.
 
