@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.measure import PLUGIN, Extent, Row, Variant, above_bare, rounds_of, sessions, spread_us
 
 BUDGET_MS = 2.0
-NOTHING_US = 1.0
-"""What counts as nothing per test: below what can be told from it."""
+NOTHING_US = 5.0
+"""What counts as nothing per test: less cannot be told from it, as two runs without the plugin differ by as much."""
 
 
 def run(extent: Extent) -> list[Row]:
