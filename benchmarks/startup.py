@@ -15,7 +15,7 @@ from benchmarks.measure import PLUGIN, Extent, Row, Variant, above_bare, rounds_
 
 BUDGET_MS = 2.0
 NOTHING_US = 5.0
-"""What counts as nothing per test: less cannot be told from it, as two runs without the plugin differ by as much."""
+"""What counts as nothing per test: on a busy machine the rounds differ by as much from each other."""
 
 
 def run(extent: Extent) -> list[Row]:
