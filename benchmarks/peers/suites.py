@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 class Suite:
     """A library's source distribution, which has its tests in it.
 
-    Its tests and its conftest files are code of strangers. The hash says which ones were read before they were run
-    here; whoever raises a version reads them again.
+    Its tests and its conftest files are code of strangers. The hash says which ones were looked through before they
+    were run here (docs/peers.md says how); whoever raises a version looks again.
     """
 
     name: str
