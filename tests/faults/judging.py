@@ -19,6 +19,10 @@ SILENT = (
     "processes/procfs.py",
     "processes/discovery.py:45",  # where the system does not say that there is no child, there may be one
     "processes/identity.py",
+    "processes/families/",  # one that cannot look is passed over
+    "processes/apart.py",  # without a thread it is done here
+    "processes/ledger.py:1",  # at its end: a file that stays is taken away by the next run
+    "reports/files.py:97",  # what is wrong with the place of a file shows when it is written
     "processes/listing.py",
 )
 """What is read here may have gone a moment before, or makes a figure finer: no news, as long as nothing is lost."""
@@ -45,13 +49,17 @@ def defects(plain: dict, clean: dict, faulty: dict, folder: Path, fault: Fault) 
         return [f"the run {faulty['status']}"]
     if "INTERNALERROR" in output:
         return ["pytest itself failed"]
-    if faulty["status"] == USAGE_ERROR and TEXT in output and not faulty["outcomes"]:
+    if faulty["status"] == USAGE_ERROR and "ERROR: " in output and not faulty["outcomes"]:
         return []  # a file that cannot be written is refused before the first test
     found = []
     if "Exception ignored" in output:
         found.append("an error was left to the interpreter to print")
     told = TEXT in output or bool(told_lines(output) - told_lines(clean["output"]))
-    found += changed_outcomes(plain["outcomes"], clean["outcomes"], faulty["outcomes"], told=told)
+    # A hook that cannot say that it excuses a leak has not excused it.
+    is_unexcused = "pytest_gpuclean_leak raised" in output
+    expected = {test: come for test, come in clean["outcomes"].items() if not (is_unexcused and "excused" in test)}
+    come = {test: come for test, come in faulty["outcomes"].items() if not (is_unexcused and "excused" in test)}
+    found += changed_outcomes(plain["outcomes"], expected, come, told=told)
     may_be = [clean["status"]]
     may_be += [plain["status"]] if told else []
     may_be += [USAGE_ERROR] if re.search(r"NOT WRITTEN .*baseline\.json", output) else []

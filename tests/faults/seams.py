@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest_gpuclean
 
 PACKAGE = str(Path(pytest_gpuclean.__file__).parent) + os.sep
-# A fault between the raising of another and its telling would be a second one.
-UNGUARDED = ("guard.py",)
-BEFORE_ALL = ("pytest_addoption", "add_options", "pytest_addhooks", "gpu_clean")
+# A fault between the raising of another and its telling would be a second one; and what a test calls is guarded behind.
+UNGUARDED = ("plugin/guard.py", "plugin/handle.py")
+BEFORE_ALL = ("pytest_addoption", "add_options", "pytest_addhooks", "gpu_clean", "_handle")
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called."""
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}
 """Modules in C whose functions ask the system; what others in C do only fails with the whole process."""
@@ -173,6 +173,8 @@ def _callee(frame) -> str | None:
 
 def _builtin(function) -> str | None:
     module = getattr(function, "__module__", None) or type(getattr(function, "__self__", None)).__module__
+    if module == "_thread" and function.__name__ != "start_new_thread":  # a lock that is not let go stops everybody
+        return None
     return f"{module}.{function.__name__}" if module in REACHING_OUT else None
 
 

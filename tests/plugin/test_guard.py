@@ -19,3 +19,18 @@ def test_lets_a_wish_to_stop_through(error):
     with pytest.raises(type(error)), Guard(noted.append):
         raise error
     assert noted == []
+
+
+def test_lets_through_what_is_no_trouble():
+    noted = []
+    with pytest.raises(pytest.UsageError), Guard(noted.append, pytest.UsageError):
+        raise pytest.UsageError("--gpu-leak: no such mode")
+    assert noted == []
+
+
+def test_takes_in_what_goes_wrong_while_the_trouble_is_noted():
+    def note(error):
+        raise OSError("no room")
+
+    with Guard(note):
+        raise ValueError("x")

@@ -141,3 +141,34 @@ def test_a_leak_hook_may_not_change_the_leak(suite):
     """)
     suite.write(LEAKS)
     suite.run("--gpu-leak=fail").assert_outcomes(passed=1, errors=1)
+
+
+def test_a_family_that_raises_is_told_once_and_the_others_are_asked(suite):
+    suite.conftest("""
+        class Broken:
+            name = "broken"
+            first_signal = grace_seconds = tree_at_once = goes_with_parent = None
+            left_alone = ""
+            until_run_ends = spares_children = False
+
+            def recognizes(self, command):
+                raise LookupError("no table")
+
+            def after(self, stopped):
+                return ""
+
+        def pytest_gpuclean_process_families(config):
+            return [Broken()]
+    """)
+    suite.write("""
+        import subprocess
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(number):
+            subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """)
+    result = suite.run_apart("--gpu-clean=quick")
+    result.assert_outcomes(passed=2)
+    text = result.stdout.str()
+    assert text.count("the family 'broken' could not look at a process: LookupError: no table") == 1
+    assert text.count("STOPPED") == 2
