@@ -20,7 +20,7 @@ from pytest_gpuclean.cleanup.settle import ThreadWatch
 from pytest_gpuclean.ends import leaks_of_ends, leaks_of_processes
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.judging import Judge
-from pytest_gpuclean.ladder import LetGo
+from pytest_gpuclean.ladder import Kept, LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held
 from pytest_gpuclean.memory.interface import first_line
@@ -46,7 +46,7 @@ _HOST_MOVED_BYTES = 256 * 1024
 """The runner's own reports and logs move the heap by some KiB in every test."""
 
 
-def _keep(everything: bool) -> None:
+def _keep(kept: Kept) -> None:
     pass
 
 
@@ -422,7 +422,7 @@ class Engine:
         has_grown = not window.is_judged and self._has_grown(_HOST_KEPT_BYTES)
         if not has_grown and not self.ledger.ended:  # the runner keeps the values of wider fixtures too
             return
-        window.let_go(False)
+        window.let_go(Kept.MEMORY)
         self._book_given_back(window, self._read(edge=False))
         if has_grown and self._has_grown(_HOST_MOVED_BYTES):
             collect_young()  # else small garbage adds up to what looks like a drift
@@ -433,7 +433,7 @@ class Engine:
 
         def release() -> None:
             window.has_acted = True
-            window.let_go(True)
+            window.let_go(Kept.ALL)
             collect_all()
 
         left = processes.close(release, self._judge.held_by, thorough=thorough)

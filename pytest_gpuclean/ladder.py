@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,19 @@ from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
 if TYPE_CHECKING:
     from pytest_gpuclean.judging import Judge
 
-LetGo = Callable[[bool], None]
-"""Lets go of what the test runner keeps of a test: what holds memory, or (True) everything."""
+
+class Kept(enum.IntEnum):
+    """What the test runner keeps of a test."""
+
+    MEMORY = 0
+    """What is known to hold memory."""
+    ALL = 1
+    OF_ENDED = 2
+    """The values of wider fixtures that have come to their end; only once the test is reported."""
+
+
+LetGo = Callable[[Kept], None]
+"""Lets go of it."""
 
 _MAKE_GARBAGE = ("torch.compile", "tensorflow", "jax")
 """Caches whose clearing leaves cycles behind."""
@@ -52,7 +64,7 @@ class Climb:
     def run(self, doubt: Callable[[], Collection[Account]], let_go: LetGo | None = None) -> None:
         """Climb as long as there is a doubt."""
         rungs: list[Callable[[], Any]] = [
-            *([partial(self._free, partial(let_go, True))] if let_go else []),
+            *([partial(self._free, partial(let_go, Kept.ALL))] if let_go else []),
             partial(self._free, collect_young),
             self.look,
             *([] if self._tools.is_exhausted else self._dear_rungs(doubt)),
@@ -63,9 +75,16 @@ class Climb:
             rung()
 
     def let_go_of_all(self, doubt: Callable[[], Collection[Account]], let_go: LetGo) -> None:
-        """Climb the one rung that had to wait until the test was reported."""
+        """Climb the rungs that had to wait until the test was reported.
+
+        First the values of fixtures that have ended: what they free was theirs. Of the rest nobody can tell.
+        """
+        ended = [share.held for share in self._tools.ledger.ended]
+        if ended and doubt():
+            let_go(Kept.OF_ENDED)
+            self._tools.ledger.book_given_back(held(self._tools.gauge.read()), [*ended, *self._pending])
         if doubt():
-            self._free(partial(let_go, True))
+            self._free(partial(let_go, Kept.ALL))
 
     def _dear_rungs(self, doubt: Callable[[], Collection[Account]]) -> list[Callable[[], Any]]:
         def exhaust() -> None:

@@ -74,7 +74,7 @@ SUITES = (
         name="skorch",
         version="1.4.0",
         sha256="f7a5d3c13a3aecf0a0fe689ff25188be1145a95268f8fe81f01aaa9fbd7cead1",
-        # Its distributed history listens on one fixed port, which two workers cannot both do, with the plugin or without.
+        # Its distributed history listens on one fixed port, which two workers cannot both do, whatever runs beside.
         tests=(
             "skorch/tests/callbacks/test_lr_scheduler.py",
             "skorch/tests/callbacks/test_regularization.py",

@@ -14,6 +14,7 @@ import pytest
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
 from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.explaining import Explainer
+from pytest_gpuclean.ladder import Kept
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe, first_line
@@ -217,11 +218,14 @@ class RunHooks:
         self._roots.end(fixturedef, before)
         self.engine.end_setup(id(fixturedef))
 
-    def _let_go(self, item: pytest.Item, everything: bool) -> None:
+    def _let_go(self, item: pytest.Item, kept: Kept) -> None:
+        if kept is Kept.OF_ENDED:
+            retention.let_go_of_ended(item)
+            return
         for cleaner in self._take_due():
             self.engine.run_step(cleaner)
         spared = frozenset(self._roots.error_frames())
-        if everything and self._is_reported:
+        if kept is Kept.ALL and self._is_reported:
             retention.let_go_of_all(item, spared)
         else:
             retention.let_go_of_memory(item, self.engine.holds_memory, spared, is_reported=self._is_reported)

@@ -58,6 +58,16 @@ def let_go_of_memory(
         _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
 
 
+def let_go_of_ended(item: pytest.Item) -> None:
+    """Let go of the values of wider fixtures that have come to their end, once the test's last report is made."""
+    values: Any = getattr(item, "funcargs", None)
+    found = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    for name, definitions in dict(found).items() if isinstance(values, dict) else ():
+        definition = definitions[-1]
+        if definition.scope != "function" and definition.cached_result is None:
+            values.pop(name, None)
+
+
 def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     """Let go of everything that is kept of a test, once its last report is made.
 

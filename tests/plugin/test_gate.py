@@ -41,6 +41,42 @@ def test_tests_that_give_their_memory_back_pass(suite):
     suite.run("--gpu-leak=fail").assert_outcomes(passed=4)
 
 
+@pytest.mark.parametrize("scope", ["class", "module", "session"])
+@pytest.mark.parametrize("kept_mib", [4, 8, 20])
+def test_a_leak_of_the_last_test_of_a_scope_is_not_its_fixtures(suite, scope, kept_mib):
+    """The runner has the value of the fixture until the test is reported, and what it is made of is unknown."""
+    suite.write(f"""
+        @pytest.fixture(scope="{scope}")
+        def shared():
+            yield allocate(8 * MiB)
+
+        def test_leaks(shared):
+            KEPT.append(allocate({kept_mib} * MiB))
+    """)
+    result = suite.run("--gpu-leak=fail")
+    result.assert_outcomes(passed=1, errors=1)
+    told = [line for line in result.outlines if line.startswith("gpuclean: ") and "leaked" in line]
+    assert told == [f"gpuclean: leaked {kept_mib}.0 MiB on fake:0 (threshold 1.0 MiB)"]
+
+
+def test_a_fixture_and_the_last_test_of_its_scope_may_both_leak(suite):
+    suite.write("""
+        @pytest.fixture(scope="module")
+        def shared():
+            KEPT.append(allocate(8 * MiB))
+            yield allocate(16 * MiB)
+
+        def test_leaks(shared):
+            KEPT.append(allocate(4 * MiB))
+    """)
+    result = suite.run("--gpu-leak=fail")
+    told = {line for line in result.outlines if line.startswith("gpuclean: ") and "leaked" in line}
+    assert told == {
+        "gpuclean: leaked 4.0 MiB on fake:0 (threshold 1.0 MiB)",
+        "gpuclean: fixture 'shared' (module scope) leaked 8.0 MiB on fake:0 (threshold 1.0 MiB)",
+    }
+
+
 def test_a_leak_of_a_failing_test_stands_beside_its_own_failure(suite):
     suite.write("""
         def test_leaks_and_fails():

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_gpuclean.engine import Ending, Engine, Terms
+from pytest_gpuclean.ladder import Kept
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.torch import TorchProbe
 from pytest_gpuclean.units import KiB, MiB
@@ -104,7 +105,9 @@ class Run:
             (key, [[tensor for tensor, _ in self.up[key]]]) for key in keys if key in self.up and key not in self.failed
         ]
 
-    def let_go(self, everything):
+    def let_go(self, kept):
+        if kept is Kept.OF_ENDED:  # what it pins is the test's own
+            return
         for _, buffer in self.pinned:
             self.reference.free(buffer)
         self.pinned.clear()
@@ -144,7 +147,7 @@ class Run:
         if ends_session:
             self.reference.end_session()
         record = self.engine.close(Ending(module="module" in ending, session=ends_session))
-        self.let_go(True)
+        self.let_go(Kept.ALL)
         assert not record.problems
         if self.reference.is_open:
             return
