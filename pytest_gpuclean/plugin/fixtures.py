@@ -32,9 +32,9 @@ def _begin(config: pytest.Config, name: str) -> Handle:
 
     if settings_of(config).silenced:
         return Handle(None, name)
-    hooks = activate(config)
-    handle = Handle(hooks, name)
-    handle.since = hooks.begin_handle()
+    by_hand = activate(config).by_hand
+    handle = Handle(by_hand, name)
+    handle.since = by_hand.begin()
     return handle
 
 

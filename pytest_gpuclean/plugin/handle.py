@@ -12,15 +12,15 @@ from pytest_gpuclean.units import parse_choice
 
 if TYPE_CHECKING:
     from pytest_gpuclean.memory.peaks import Peak
-    from pytest_gpuclean.plugin.hooks import RunHooks
+    from pytest_gpuclean.plugin.by_hand import ByHand
 
 
 class Handle:
     """What the `gpu_clean` fixtures hand out: look at memory, clean, and judge, from inside a test."""
 
-    def __init__(self, hooks: RunHooks | None, name: str) -> None:
-        """Set the handle up; one without hooks is inert (`--gpu-clean=off`)."""
-        self._hooks = hooks
+    def __init__(self, by_hand: ByHand | None, name: str) -> None:
+        """Set the handle up; one that nobody does anything for is inert (`--gpu-clean=off`)."""
+        self._by_hand = by_hand
         self._name = name
         self.since: Peak | None = None
         """Sees the most that is in use from the fixture's setup on."""
@@ -28,7 +28,7 @@ class Handle:
 
     def snapshot(self) -> Snapshot:
         """Read what is in use now on every device that is watched."""
-        return self._hooks.snapshot() if self._hooks else Snapshot()
+        return self._by_hand.snapshot() if self._by_hand else Snapshot()
 
     def clean(self, level: Level = "comprehensive") -> CleanupResult:
         """Clean now, and tell what each step gave back.
@@ -40,7 +40,7 @@ class Handle:
             ValueError: where the level is neither.
         """
         parse_choice(level, LEVELS, f"{self._name}.clean()")
-        return self._hooks.clean(level) if self._hooks else CleanupResult(level=level)
+        return self._by_hand.clean(level) if self._by_hand else CleanupResult(level=level)
 
     @property
     def peak(self) -> int | Unavailable:
@@ -48,10 +48,10 @@ class Handle:
 
         `Unavailable` with the reason where no source keeps a peak, as for host memory.
         """
-        if self._hooks is None:
+        if self._by_hand is None:
             return Unavailable("peak", "--gpu-clean=off")
         now = self.snapshot()
-        peaks = self._hooks.highest(self.since, now)
+        peaks = self._by_hand.highest(self.since, now)
         if peaks:
             return max(peaks.values())
         if any(reading.peak_bytes is not None for reading in now.readings):
@@ -81,8 +81,8 @@ class Handle:
         Raises:
             ValueError: where it is no process that this run has started.
         """
-        if self._hooks is not None:
-            self._hooks.disown(pid)
+        if self._by_hand is not None:
+            self._by_hand.disown(pid)
 
     @contextmanager
     def no_leak(self, threshold: str | int | None = None) -> Iterator[None]:
@@ -91,16 +91,16 @@ class Handle:
         Args:
             threshold: the largest growth that passes, as in `--gpu-leak-threshold`; its value by default.
         """
-        if self._hooks is None:
+        if self._by_hand is None:
             yield
             return
-        with self._hooks.no_leak(threshold, self._name):
+        with self._by_hand.no_leak(threshold, self._name):
             yield
 
     def end(self) -> None:
         """Clean when the test's window closes: its fixture's scope ends."""
-        if self._hooks is not None:
-            self._hooks.end_handle(self)
+        if self._by_hand is not None:
+            self._by_hand.end(self)
 
     def take_callables(self) -> list[Callable[[], object]]:
         """Hand over what is to be called, the last one given first."""

@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Generator
 from functools import partial
 from typing import Any
 
 import pytest
 
-from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
+from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.ladder import Kept
 from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
-from pytest_gpuclean.memory.interface import Probe, first_line
-from pytest_gpuclean.memory.peaks import Peak
+from pytest_gpuclean.memory.interface import Probe
 from pytest_gpuclean.memory.sites import Sites
-from pytest_gpuclean.model import Bytes, CleanupResult, Leak, Level, Snapshot, TestRecord, Unavailable
+from pytest_gpuclean.model import Leak, TestRecord, Unavailable
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
+from pytest_gpuclean.plugin.by_hand import ByHand
 from pytest_gpuclean.plugin.cards import nvml_of
 from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.failing import look_into_failures
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
+from pytest_gpuclean.plugin.gathering import gather
 from pytest_gpuclean.plugin.guard import Guard, guard_of, own_problem, trouble_of
-from pytest_gpuclean.plugin.handle import Handle
 from pytest_gpuclean.plugin.markers import asks_for_fixture
-from pytest_gpuclean.plugin.outcome import ATTEMPTS, LeakFailure, Told, Verdicts, tell_on, tell_problems
+from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on, tell_problems
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.started import look_after_processes
 from pytest_gpuclean.plugin.telling import Telling, verbosity
 from pytest_gpuclean.processes.families.interface import Family
-from pytest_gpuclean.reports.terminal import leak_text
-from pytest_gpuclean.units import parse_size
 from pytest_gpuclean.window import Course, Ending, Terms
 
 _NOT_READ = Unavailable("gpuclean", "trouble of gpuclean itself")
@@ -77,8 +74,6 @@ class RunHooks:
         self._verdicts = Verdicts(settings, telling.baseline)
         self._roots = FixtureRoots()
         self._problems: list[str] = []
-        self._due: list[Cleaner] = []
-        self._handle_ended = False
         self._in_teardown = False
         self._has_failed = False
         """Whether the test raised something: its frames are let go then, as they may hold what is a fixture's."""
@@ -87,11 +82,12 @@ class RunHooks:
         self._error: BaseException | None = None
         """What the teardown of the test that ends raised, while its window is closed."""
         self._nextitem: pytest.Item | None = None
-        probes = [*(probe() for probe in DEVICE_PROBES), *self._gather("pytest_gpuclean_probes", Probe)]
+        gathered = partial(gather, config, tell=self._problems.append)
+        probes = [*(probe() for probe in DEVICE_PROBES), *gathered("pytest_gpuclean_probes", Probe)]
         gauge = Gauge(settings.watch, probes)
         self.nvml = nvml_of(config)
         telling.watch(gauge, self.nvml)
-        families = tuple(self._gather("pytest_gpuclean_process_families", Family))
+        families = tuple(gathered("pytest_gpuclean_process_families", Family))
         self._started = look_after_processes(config, settings, families, telling, self.nvml)
         self._recorder = recorder_for(config, settings)
         self._sites = Sites(is_on=settings.traces, confirms=settings.confirm)
@@ -111,7 +107,8 @@ class RunHooks:
             cards=self._started.cards if self._started else None,
             keeps_course=self._recorder.notes_all,
         )
-        self.engine.add_cleaners(self._gather("pytest_gpuclean_cleaners", Cleaner))
+        self.engine.add_cleaners(gathered("pytest_gpuclean_cleaners", Cleaner))
+        self.by_hand = ByHand(self.engine, settings, self._note_trouble)
         self._failing = look_into_failures(config, settings, self.engine, telling, self._roots.error_frames, self.nvml)
 
     def plan(self, items: list[pytest.Item]) -> None:
@@ -222,8 +219,7 @@ class RunHooks:
         if kept is Kept.OF_ENDED:
             retention.let_go_of_ended(item)
             return
-        for cleaner in self._take_due():
-            self.engine.run_step(cleaner)
+        self.by_hand.run_due()
         spared = frozenset(self._roots.error_frames())
         if kept is Kept.ALL and self._is_reported:
             retention.let_go_of_all(item, spared)
@@ -293,7 +289,7 @@ class RunHooks:
         """Close the window the short way, where the test has passed and nothing but the test ends with it."""
         nextitem = self._nextitem
         ends_more = nextitem is None or nextitem.parent is not item.parent
-        has_news = self._has_failed or self._handle_ended or self._due
+        has_news = self._has_failed or self.by_hand.is_due
         if ends_more or has_news or ATTEMPTS in item.stash:
             return None
         seconds = self.engine.close_unchanged(item.stash.get(PLAN, self._default_plan).level)
@@ -303,8 +299,8 @@ class RunHooks:
 
     def _closed_record(self, item: pytest.Item) -> TestRecord:
         plan = item.stash.get(PLAN, self._default_plan)
-        due, handle_ended = self._take_due(), self._handle_ended
-        self._handle_ended = False
+        due, handle_ended = self.by_hand.take_due(), self.by_hand.has_ended
+        self.by_hand.has_ended = False
         level = plan.level if plan.level and ends(plan.every, item, self._nextitem) else None
         if level is None and handle_ended:
             level = plan.level or "quick"
@@ -351,94 +347,11 @@ class RunHooks:
             return self._run_again(item, (), has_passed=has_passed)
         return record
 
-    # -- for the fixtures ---------------------------------------------------------------------------------------
-
-    def begin_handle(self) -> Peak | None:
-        """A handle comes up: its peak begins now."""
-        peak = None
-        with self._guard:
-            peak, _ = self.engine.peaks.begin(self.engine.snapshot(), self.engine.snapshot)
-        return peak
-
-    def end_handle(self, handle: Handle) -> None:
-        """A handle's scope ends: clean when the test's window closes."""
-        with self._guard:
-            self._end_handle(handle)
-
-    def _end_handle(self, handle: Handle) -> None:
-        if handle.since is not None:
-            self.engine.peaks.end(handle.since)
-        self._due += [CallableCleaner(function) for function in handle.take_callables()]
-        self._handle_ended = True
-        if self.engine.window is None:  # asked for in the middle of a test that nothing else concerned
-            for cleaner in self._take_due():
-                self.engine.run_step(cleaner)
-            self.engine.clean(self._default_plan.level or "quick")
-
-    def snapshot(self) -> Snapshot:
-        """Read what is in use now."""
-        with self._guard:
-            return self.engine.snapshot()
-        return Snapshot(unavailable=(_NOT_READ,))
-
-    def highest(self, since: Peak | None, now: Snapshot) -> Bytes:
-        """Say what the most was since a handle came up; nothing where that is not known."""
-        with self._guard:
-            return since.highest(now) if since is not None else {}
-        return {}
-
-    def clean(self, level: Level) -> CleanupResult:
-        """Clean now."""
-        with self._guard:
-            return self.engine.clean(level)
-        return CleanupResult(level=level)
-
-    def disown(self, pid: int) -> None:
-        """Let a process go on that a test has started."""
-        with Guard(self._note_trouble, ValueError):
-            if self._started is not None and self._started.watch is not None:
-                self._started.watch.disown(pid)
-
-    @contextmanager
-    def no_leak(self, threshold: str | int | None, name: str) -> Iterator[None]:
-        """Fail where a block leaks."""
-        size = self._settings.threshold_bytes
-        if threshold is not None:
-            size = parse_size(threshold, f"{name}.no_leak(): threshold")
-        block = self.engine.block(size, name)
-        leaks: list[Leak] | None = None
-        with self._guard:
-            leaks = block.__enter__()
-        try:
-            yield
-        finally:
-            with self._guard:
-                if leaks is not None:
-                    block.__exit__(None, None, None)
-        if leaks:
-            raise LeakFailure("\n".join(map(leak_text, leaks)), pytrace=False)
-
     # -- trouble of our own -------------------------------------------------------------------------------------
 
     def _note_trouble(self, error: BaseException) -> None:
         self._problems.append(own_problem(error))
         self.engine.abandon(self._test)
-
-    def _gather(self, name: str, kind: Any) -> list[Any]:
-        """Ask other plugins, each by itself, for probes or cleaners; what is none is told and left out."""
-        found: list[Any] = []
-        for implementation in getattr(self._config.hook, name).get_hookimpls():
-            with Guard(lambda error: self._problems.append(f"{name}: {first_line(error)}")):
-                for part in implementation.function(*[self._config for _ in implementation.argnames]) or ():
-                    if isinstance(part, kind):
-                        found.append(part)
-                    else:
-                        self._problems.append(f"{name}: {type(part).__name__} is no {kind.__name__}")
-        return found
-
-    def _take_due(self) -> list[Cleaner]:
-        taken, self._due = self._due, []
-        return taken
 
 
 def _terms(plan: Plan, scope_plan: Plan) -> Terms:
@@ -449,16 +362,3 @@ def _terms(plan: Plan, scope_plan: Plan) -> Terms:
         peak_limit_bytes=plan.peak_limit_bytes,
         scope_threshold_bytes=scope_plan.threshold_bytes,
     )
-
-
-class CallableCleaner:
-    """A function that a test has asked to be called at its cleanup."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-        self.name = f"on_cleanup {getattr(function, '__qualname__', type(function).__name__)}"
-
-    def clean(self, occasion: Occasion) -> str | Skip:  # noqa: ARG002
-        """Call it."""
-        self._function()
-        return "called"
