@@ -41,11 +41,6 @@ class ByHand:
         self.has_ended = False
         """Whether the scope of a handle has ended since the last cleanup."""
 
-    @property
-    def is_due(self) -> bool:
-        """Whether a handle asks for a cleanup."""
-        return self.has_ended or bool(self.due)
-
     def take_due(self) -> list[Cleaner]:
         """Hand over what is to run first."""
         taken, self.due = self.due, []

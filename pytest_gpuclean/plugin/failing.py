@@ -88,9 +88,8 @@ class Failing:
         return report
 
     def note_report(self, item: pytest.Item) -> None:
-        """Note, at a report of the test's call, what keeps it from running again, where that was asked for."""
-        if self._settings.oom_retry:
-            self._again.note_report(item)
+        """Note, at a report of the test's call, what keeps it from running again."""
+        self._again.note_report(item)
 
     def look_after(self, item: pytest.Item, report: pytest.TestReport, problems: Sequence[str]) -> None:
         """Look into the steps of a cleanup that failed: a passed test may have lost its device without a word."""

@@ -62,6 +62,7 @@ class RunHooks:
         self._config = config
         self._settings = settings
         self._concerns_all = settings.is_on
+        self._may_run_again = settings.oom_retry > 0
         self._default_plan = plan_from(settings)
         self._default_terms = _terms(self._default_plan, self._default_plan)
         self._module_of: object = None
@@ -161,7 +162,7 @@ class RunHooks:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the window once everybody else is through with the test, and fail the test that leaked."""
         report = yield
-        if call.when == "call":
+        if self._may_run_again and call.when == "call":
             with self._guard:
                 self._failing.note_report(item)
         if call.excinfo is not None:
@@ -171,8 +172,9 @@ class RunHooks:
         if call.when == "teardown":
             with self._guard:
                 self._end(item, report, call.excinfo.value if call.excinfo else None)
-            with self._guard:
-                self._tell_problems(item, report)
+            if self._problems:
+                with self._guard:
+                    self._tell_problems(item, report)
         return report
 
     @pytest.hookimpl(tryfirst=True)
@@ -267,9 +269,8 @@ class RunHooks:
 
     def _tell_problems(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Tell of trouble of our own on the test that it came with."""
-        if self._problems:
-            problems, self._problems = self._problems, []
-            tell_problems(report, item, problems)
+        problems, self._problems = self._problems, []
+        tell_problems(report, item, problems)
 
     def _record(
         self,
@@ -289,7 +290,7 @@ class RunHooks:
         """Close the window the short way, where the test has passed and nothing but the test ends with it."""
         nextitem = self._nextitem
         ends_more = nextitem is None or nextitem.parent is not item.parent
-        has_news = self._has_failed or self.by_hand.is_due
+        has_news = self._has_failed or self.by_hand.has_ended or self.by_hand.due
         if ends_more or has_news or ATTEMPTS in item.stash:
             return None
         seconds = self.engine.close_unchanged(item.stash.get(PLAN, self._default_plan).level)

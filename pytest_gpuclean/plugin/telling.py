@@ -153,7 +153,9 @@ class Telling:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""
         with self._guard:
-            self._take_in(report)
+            own = vars(report)
+            if _ATTRIBUTE in own or _FAILURES in own:
+                self._take_in(report)
 
     def _take_in(self, report: pytest.TestReport) -> None:
         failures = getattr(report, _FAILURES, None)
