@@ -14,7 +14,7 @@ from typing import Literal
 import pytest
 
 from pytest_gpuclean.memory.interface import first_line
-from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin import internals, retention
 from pytest_gpuclean.plugin.clock import Clock
 
 _HAS_SUBTESTS = pytest.StashKey[bool]()
@@ -53,7 +53,7 @@ class Again:
 
     def is_possible(self, item: pytest.Item) -> bool:
         """Whether a test can be run again now: not inside its call, nor where a debugger wants to look at it."""
-        return not (retention.is_in_call(item) or item.stash.get(_HAS_SUBTESTS, False)) and retention.may_clear_frames(
+        return not (internals.is_in_call(item) or item.stash.get(_HAS_SUBTESTS, False)) and retention.may_clear_frames(
             item.config
         )
 
@@ -62,7 +62,7 @@ class Again:
 
         Subtests have been told then, and would be so twice.
         """
-        if retention.is_in_call(item):
+        if internals.is_in_call(item):
             item.stash[_HAS_SUBTESTS] = True
 
     def run(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Attempt:
@@ -93,9 +93,9 @@ class Again:
         del error
         _, ended = self._phase(item, "teardown")  # a leak is told by itself
         notes = [f"the teardown before that failed: {first_line(ended.excinfo.value)}"] if ended.excinfo else []
-        notes += [f"a fixture that had failed did not end: {text}" for text in retention.end_failed_fixtures(item)]
+        notes += [f"a fixture that had failed did not end: {text}" for text in internals.end_failed_fixtures(item)]
         retention.let_go_of_all(item, spared)
-        retention.fresh_request(item)
+        internals.fresh_request(item)
         return tuple(notes)
 
     def _begin(self, item: pytest.Item, last: str) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
@@ -107,7 +107,7 @@ class Again:
     def _phase(self, item: pytest.Item, when: Phase) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
         hook = getattr(item.ihook, f"pytest_runtest_{when}")
         # The test itself is what comes next: what is wider than it stays up.
-        more = {"nextitem": retention.twin(item)} if when == "teardown" else {}
+        more = {"nextitem": internals.twin(item)} if when == "teardown" else {}
         call = pytest.CallInfo.from_call(
             lambda: hook(item=item, **more), when=when, reraise=(pytest.exit.Exception, KeyboardInterrupt)
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_gpuclean.model import TestRecord
-from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin import internals
 
 _OUTCOMES = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
@@ -60,9 +60,9 @@ def run_quietly(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         Whether it has passed.
     """
     has_passed = True
-    retention.fresh_request(item)
+    internals.fresh_request(item)
     hook = item.ihook
-    with retention.unheard(item):
+    with internals.unheard(item):
         try:
             hook.pytest_runtest_setup(item=item)
             hook.pytest_runtest_call(item=item)

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuclean.memory.need import Need
 from pytest_gpuclean.memory.visible_cards import VisibleCards
-from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin import internals, retention
 from pytest_gpuclean.plugin.cards import holders_of, nvml_of
 from pytest_gpuclean.plugin.clock import clock_of
 from pytest_gpuclean.plugin.exclusive import Exclusive, timeout_of
@@ -83,7 +83,7 @@ class Needs:
             with self._guard, self._clock.stopped():
                 unmet = self._requirements.unmet(need, partial(retention.clear_kept_frames, item, frozenset()))
             if unmet:
-                retention.skip_at_item(unmet)
+                internals.skip_at_item(unmet)
 
     def _note_gap(self, reason: str) -> None:
         self._telling().add_note(f"gpu_exclusive holds nobody back: {reason}")

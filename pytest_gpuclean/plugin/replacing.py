@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.model import DeviceFailure
-from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin import internals
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.lost import OnLost
 from pytest_gpuclean.plugin.settings import Settings
@@ -92,7 +92,7 @@ class Leaving:
 
     def _leave(self) -> None:
         end = time.monotonic() + _LONGEST_WAIT_SECONDS
-        while not retention.is_told_to_end(self._config) and time.monotonic() < end:
+        while not internals.is_told_to_end(self._config) and time.monotonic() < end:
             time.sleep(_PAUSE_SECONDS)
         # xdist has noted there, just before, that the whole run shall stop.
         output = self._config.workeroutput  # type: ignore[attr-defined]
@@ -134,6 +134,6 @@ class Replacing:
         if error is not None or not reason:
             return
         self._replaced += 1
-        trouble = retention.replace_worker(self._config, node, may_start=self._replaced <= self._most)
+        trouble = internals.replace_worker(self._config, node, may_start=self._replaced <= self._most)
         done = f"cannot be replaced, {trouble}" if trouble else "is replaced"
         self._telling.tell_line(f"worker {node.gateway.id} {done}: {reason.removeprefix('gpuclean: ')}")

@@ -11,7 +11,7 @@ from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.model import LeftProcess, TestRecord
-from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin import internals
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.host_memory import HostMemory
 from pytest_gpuclean.plugin.settings import Settings
@@ -102,7 +102,7 @@ class Started:
     def pytest_testnodeready(self, node: Any) -> None:
         """Watch a worker that has come up."""
         with self._guard:
-            pid = retention.worker_pid(node)
+            pid = internals.worker_pid(node)
             if self._orphans is not None and pid is not None:
                 self._orphans.add_worker(pid)
 
