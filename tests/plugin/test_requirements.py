@@ -363,7 +363,7 @@ def test_at_the_bound_the_skip_says_who_holds_it(machine):
 def test_a_long_wait_is_told(machine):
     suite = machine("24, used_gib=[20]")
     suite.write(MARKED.format(arguments="free='8GiB'"))
-    result, _ = timed(suite, "--gpu-settle=1.5")
+    result, _ = timed(suite, "--gpu-settle=4")
     result.stdout.fnmatch_lines(["gpuclean: waiting for free memory: a test needs a GPU with 8.0 GiB free: none of 1*"])
 
 
