@@ -636,8 +636,8 @@ gc.callbacks[0] -> closure of test_model.leak.<locals>.hook: t
 import gc
 def leak(t):
   def hook(*a): return t
-  gc.callbacks.append(hook)
-def undo(): gc.callbacks.pop()
+  gc.callbacks.insert(0, hook)
+def undo(): gc.callbacks.pop(0)
 
 ## logging handler
 logging handler
