@@ -5,6 +5,7 @@ import gc
 import importlib
 import pkgutil
 import re
+import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -38,6 +39,9 @@ class Suite:
 
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, outer: pytest.Config) -> None:
         self.pytester = pytester
+        # Python takes a file for unchanged that is as long as before and no second younger.
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
         # Only what a test asks for with `-p`: other plugins that are installed here change the order and the output.
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         for name in ("GITHUB_ACTIONS", "CI_NODE_INDEX", "CIRCLE_NODE_INDEX", "BUILDKITE_PARALLEL_JOB"):
