@@ -248,6 +248,10 @@ def test_a_live_pool_is_shut_its_own_way(world):
             assert list(executor.map(square, [1, 2])) == [1, 4]
             KEPT.append(executor)
         def test_after():
+            import time
+            end = time.monotonic() + 5  # the executor's thread is just about to note that its process has ended
+            while multiprocessing.active_children() and time.monotonic() < end:
+                time.sleep(0.01)
             assert not multiprocessing.active_children()
     """)
     result = world.go()
