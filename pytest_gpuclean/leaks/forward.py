@@ -98,7 +98,7 @@ class Forward:
                     self._enter_first(root, value)
         missing = wanted - self._place.keys()
         steps = 0
-        while missing and not self.is_done and len(self._objects) < _MOST_OBJECTS:
+        while missing and (self._at < len(self._objects) or self._wide) and len(self._objects) < _MOST_OBJECTS:
             steps += 1
             if (steps % _CHECK_EVERY == 0 or self._at == len(self._objects)) and time.thread_time() > deadline:
                 return

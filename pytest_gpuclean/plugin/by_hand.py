@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, Skip
+from pytest_gpuclean.cleanup.callables import CallableCleaner
+from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.memory.peaks import Peak
 from pytest_gpuclean.model import Bytes, CleanupResult, Leak, Level, Snapshot, Unavailable
@@ -123,16 +124,3 @@ class ByHand:
                     block.__exit__(None, None, None)
         if leaks:
             raise LeakFailure("\n".join(map(leak_text, leaks)), pytrace=False)
-
-
-class CallableCleaner:
-    """A function that a test has asked to be called at its cleanup."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-        self.name = f"on_cleanup {getattr(function, '__qualname__', type(function).__name__)}"
-
-    def clean(self, occasion: Occasion) -> str | Skip:  # noqa: ARG002
-        """Call it."""
-        self._function()
-        return "called"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest_gpuclean.scripts.mark  # noqa: F401  see there
+from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.model import CleanupResult, Level, StepResult
@@ -12,7 +13,7 @@ from pytest_gpuclean.processes.selectors import Selector
 from pytest_gpuclean.scripts.naming import HostWide, read_host_wide
 from pytest_gpuclean.scripts.own import is_board, is_robot, is_script
 from pytest_gpuclean.scripts.session import Session, session
-from pytest_gpuclean.scripts.steps import CallableStep, NamedStep, OwnStep, SettleStep, bound_for
+from pytest_gpuclean.scripts.steps import NamedStep, OwnStep, SettleStep, bound_for
 from pytest_gpuclean.scripts.telling import Teller
 from pytest_gpuclean.units import parse_count, parse_seconds
 
@@ -141,7 +142,7 @@ def _clean_up(
     selectors = tuple(selectors)
     stopping = _process_steps(here, of_training=of_training)
     steps: list[Cleaner] = [
-        *map(CallableStep, here.take_callables()),
+        *map(CallableCleaner, here.take_callables()),
         *stopping,
         *named_steps(here, selectors, tell),
         *here.cleaners,

@@ -23,19 +23,6 @@ _NOTHING_LEFT = "none of this script's is left"
 _OTHER_FLOW = "another thread or task is inside of a watch() too: whose they are cannot be told"
 
 
-class CallableStep:
-    """A function that the script has asked to be called at the next cleanup."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-        self.name = f"on_cleanup {getattr(function, '__qualname__', type(function).__name__)}"
-
-    def clean(self, occasion: Occasion) -> str | Skip:  # noqa: ARG002
-        """Call it."""
-        self._function()
-        return "called"
-
-
 class OwnStep:
     """The processes that the script has started and that still run.
 

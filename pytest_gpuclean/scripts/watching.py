@@ -9,11 +9,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, cast, overload
 
+from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.model import CleanupResult, LeftProcess, Level, Snapshot
 from pytest_gpuclean.scripts.own import OwnProcesses
 from pytest_gpuclean.scripts.session import Flow, Session, flow_here, session
-from pytest_gpuclean.scripts.steps import CallableStep, OwnStep, SettleStep
+from pytest_gpuclean.scripts.steps import OwnStep, SettleStep
 from pytest_gpuclean.scripts.telling import Teller
 from pytest_gpuclean.units import parse_choice
 
@@ -82,7 +83,7 @@ class Watch:
             return
         processes = OwnStep("processes", self.own if here.may_stop(self) else None)
         steps: list[Cleaner] = [
-            *map(CallableStep, here.take_callables()),
+            *map(CallableCleaner, here.take_callables()),
             processes,
             *here.cleaners,
             SettleStep(here, _SETTLE_SECONDS, [processes]),

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Occasion, Skip
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.memory.gauge import Gauge
@@ -15,7 +16,7 @@ from pytest_gpuclean.processes.selectors import Selector
 from pytest_gpuclean.scripts.naming import read_host_wide
 from pytest_gpuclean.scripts.own import is_board, is_robot, is_script
 from pytest_gpuclean.scripts.session import Session
-from pytest_gpuclean.scripts.steps import CallableStep, RefusedStep, SettleStep, bound_for, told
+from pytest_gpuclean.scripts.steps import RefusedStep, SettleStep, bound_for, told
 from pytest_gpuclean.scripts.telling import Teller, result_lines
 from pytest_gpuclean.units import MiB
 from unit.fakes import DEVICE, Holding, ScriptedProbe
@@ -207,7 +208,7 @@ def test_a_step_that_fails_leaves_the_others_and_the_figures(session, gpu):
         calls.append("frees")
         gpu.in_use = 0
 
-    result = session.clean([CallableStep(breaks), RefusedStep("reset", "refused"), CallableStep(frees)], "quick")
+    result = session.clean([CallableCleaner(breaks), RefusedStep("reset", "refused"), CallableCleaner(frees)], "quick")
     assert calls == ["breaks", "frees"]
     assert [step.status for step in result.steps] == ["failed", "failed", "done"]
     assert [step.detail for step in result.failed] == ["ValueError: no", "refused"]

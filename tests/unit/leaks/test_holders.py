@@ -351,6 +351,14 @@ def test_a_wide_table_of_data_is_looked_into_last(world):
     assert (forward.is_done, forward.has_all) == (True, False)
 
 
+def test_a_walk_that_has_nowhere_to_begin_ends():
+    roots = Roots({})
+    roots.modules.users = roots.running.variables = list
+    forward = Forward(roots)
+    forward.run({id(roots)}, (), float("inf"))
+    assert not forward.has_all
+
+
 def test_with_no_time_it_says_how_many_were_not_followed(world):
     holding = world("KEPT = []\ndef leak(*tensors): KEPT.extend(tensors)").leak(5).holding(seconds=0.0)
     assert holding.holders == ()
