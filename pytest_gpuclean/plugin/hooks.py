@@ -18,7 +18,7 @@ from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe
 from pytest_gpuclean.memory.sites import Sites
-from pytest_gpuclean.model import Leak, TestRecord, Unavailable
+from pytest_gpuclean.model import Leak, TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of
@@ -40,7 +40,6 @@ from pytest_gpuclean.plugin.telling import Telling, verbosity
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.window import Course, Ending, Terms
 
-_NOT_READ = Unavailable("gpuclean", "trouble of gpuclean itself")
 PLAN = pytest.StashKey[Plan]()
 _RUNNER_PACKAGES = (
     "_pytest",
