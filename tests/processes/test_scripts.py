@@ -426,11 +426,11 @@ def test_a_neighbour_in_the_same_session_is_not_taken_for_its_next_link():
 
     for name in ("first.py", "second.py"):
         Path(name).write_text(WAITS)
-    code = f"{sys.executable} first.py & echo $!; {sys.executable} second.py & echo $!; wait"
+    code = f"{sys.executable} first.py > 1 & echo $!; {sys.executable} second.py > 2 & echo $!; wait"
     shell = subprocess.Popen(["sh", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    lines = [shell.stdout.readline() for _ in range(4)]
-    assert lines.count("ready\n") == 2
-    first, second = (int(line) for line in lines if line != "ready\n")
+    first, second = (int(shell.stdout.readline()) for _ in range(2))
+    for file in (Path("1"), Path("2")):  # one each: what they write at one moment may come out as one line
+        wait_for(lambda file=file: file.exists() and file.read_text() == "ready\n", "a script", 30)
     kill_python_experiment_processes("first.py", verbose=False)
     assert [is_alive(pid) for pid in (shell.pid, first, second)] == [True, False, True]
 
