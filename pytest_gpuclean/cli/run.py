@@ -158,9 +158,9 @@ class _Supervised:
 
 
 def _report(cmd: Sequence[str], left: Iterable[LeftProcess], *, as_json: bool) -> None:
+    from pytest_gpuclean.processes.command import shorten_command
     from pytest_gpuclean.processes.secrets import without_secrets
     from pytest_gpuclean.reports.processes import describe_left
-    from pytest_gpuclean.units import shorten
 
     told = [process for process in left if process.ended_by != "itself"]
     if not told:
@@ -168,7 +168,7 @@ def _report(cmd: Sequence[str], left: Iterable[LeftProcess], *, as_json: bool) -
     if as_json:
         print(json.dumps({"left": [process.to_wire() for process in told]}), file=sys.stderr)
         return
-    command = shorten(" ".join(without_secrets(cmd)), 80)
+    command = shorten_command(" ".join(without_secrets(cmd)), 80)
     print(f"gpuclean: `{command}` left {len(told)} process{'es' * (len(told) != 1)}", file=sys.stderr)
     for process in told:
         print(f"  {describe_left(process)}\n    {process.command}", file=sys.stderr)

@@ -69,5 +69,17 @@ def command_line(command: Command) -> str:
     """
     # A command line may be megabytes long. A word is cut behind what could be shown of it.
     words = (word[: 2 * LONGEST_COMMAND] for word in command.argv[:LONGEST_COMMAND])
-    text = shorten(" ".join(without_secrets(words)), LONGEST_COMMAND)
+    text = shorten_command(" ".join(without_secrets(words)), LONGEST_COMMAND)
     return text or shorten(f"[{command.name}]", LONGEST_COMMAND)
+
+
+def shorten_command(text: str, longest: int) -> str:
+    """Cut a command line off; where it is too long, the folders of its program and of its script go first.
+
+    A virtual environment deep in a job's workspace would else leave nothing of the command to be seen.
+    """
+    if len(text) > longest:
+        first, second, others = (*text.split(" ", 2), "", "")[:3]
+        script = os.path.basename(second) if second.startswith("/") else second
+        text = " ".join([os.path.basename(first), script, others]).rstrip(" ")
+    return shorten(text, longest)

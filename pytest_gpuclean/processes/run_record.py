@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_gpuclean.processes.command import shorten_command
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ownership import Claim
 from pytest_gpuclean.units import shorten
@@ -66,7 +67,7 @@ class RunRecord:
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"{shorten(self.command, 80)} (pid {self.key.pid})"
+        return f"{shorten_command(self.command, 80)} (pid {self.key.pid})"
 
     def started_by(self, key: ProcessKey) -> str:
         """Say which test of which run started a process."""

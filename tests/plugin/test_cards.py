@@ -315,7 +315,7 @@ def test_after():
     result.assert_outcomes(passed=2)
     assert "not back" not in result.stdout.str()
     back, began = (float((cards.pytester.path / name).read_text()) for name in ("back", "began"))
-    assert 0 <= began - back < 0.5
+    assert 0 <= began - back < 5, "it waited for its bound of 10 s"
 
 
 def test_at_the_bound_it_is_told_what_is_missing_and_who_uses_the_card(cards):
@@ -359,7 +359,7 @@ def test_between_the_runs_of_a_script_what_comes_back_late_is_waited_for_too(car
     hold_back(0.5)
     said = clean()
     assert Path("back").exists(), said
-    assert time.time() - float(Path("back").read_text()) < 0.5
+    assert time.time() - float(Path("back").read_text()) < 5  # of a bound of 10
     assert "512.0 MiB of GPU memory" in said["processes"]
 """,
     )

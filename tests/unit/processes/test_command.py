@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.command import command_line, label, read_command, shorten_command
 from pytest_gpuclean.processes.families.interface import Command
 from pytest_gpuclean.processes.families.tensorboard import TENSORBOARD
 from unit.processes.fakeproc import FakeProc
@@ -39,6 +39,21 @@ def test_a_long_command_line_is_cut_off():
     assert command_line(Command(argv=("x" * 200,))) == "x" * 117 + "..."
     assert command_line(Command(argv=("x" * 120,))) == "x" * 120
     assert len(command_line(Command(argv=("\n" * 200,)))) == 120
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/deep/bin/python /deep/bin/pytest -q", "python pytest -q"),
+        ("/deep/bin/python -m pytest /deep/tests", "python -m pytest /dee..."),
+        ("/deep/workspace/of/a/job/bin/trains", "trains"),
+        ("python --logdir=/deep/workspace/x", "python --logdir=/deep..."),
+        ("/bin/python /bin/x.py -q", "/bin/python /bin/x.py -q"),
+        ("a" * 30, "a" * 21 + "..."),
+    ],
+)
+def test_where_a_command_line_is_too_long_the_folders_of_program_and_script_go_first(text, shown):
+    assert shorten_command(text, 24) == shown
 
 
 def test_a_fork_has_the_command_line_of_its_parent_or_of_the_run(tmp_path):
