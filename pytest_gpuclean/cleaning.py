@@ -22,16 +22,12 @@ class Cleaning:
     def __init__(self, read: Callable[[], Snapshot], cleaners: Sequence[Cleaner] | None = None) -> None:
         self._read = read
         self._cleaners = list(cleaners) if cleaners is not None else [cleaner() for cleaner in CLEANERS]
-        self._extra: list[Cleaner] = []
-
-    @property
-    def has_extra(self) -> bool:
-        """Whether there are steps of others, which run at every cleanup that is due."""
-        return bool(self._extra)
+        self.extra: list[Cleaner] = []
+        """The steps of others, which run at every cleanup that is due."""
 
     def add(self, cleaners: Iterable[Cleaner]) -> None:
         """Add steps that run before the known ones."""
-        self._extra += cleaners
+        self.extra += cleaners
 
     def run(
         self, occasion: Occasion, begin: Snapshot, first: Sequence[Cleaner] = ()
@@ -44,9 +40,9 @@ class Cleaning:
             first: what the test itself has asked for.
         """
         is_due = occasion.moved or occasion.thorough or (occasion.comprehensive and occasion.allocated)
-        if not (is_due or first or self._extra):
+        if not (is_due or first or self.extra):
             return None
-        return self.run_steps([*first, *self._extra, *self._cleaners], occasion, begin)
+        return self.run_steps([*first, *self.extra, *self._cleaners], occasion, begin)
 
     def run_steps(
         self, steps: Iterable[Cleaner], occasion: Occasion, begin: Snapshot

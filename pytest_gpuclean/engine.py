@@ -94,7 +94,8 @@ class Engine:
         self.ledger = Ledger()
         self._cleaning = Cleaning(partial(self._read, edge=False), cleaners)
         self._threshold_bytes = threshold_bytes
-        self._window: Window | None = None
+        self.window: Window | None = None
+        """The window that is open, if any."""
         self._watches_host = False
         self._resting: Window | None = None
         """The last window, where it ended with what it began with: the next one goes on from there."""
@@ -102,11 +103,6 @@ class Engine:
         """The reading that `close_unchanged` has just taken, where more than that was needed."""
         self._threads = ThreadWatch()
         self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
-
-    @property
-    def window(self) -> Window | None:
-        """The window that is open, if any."""
-        return self._window
 
     def add_cleaners(self, cleaners: Iterable[Cleaner]) -> None:
         """Add steps that run before the known ones."""
@@ -133,7 +129,7 @@ class Engine:
         self._judge.begin_window(heap_of(window.begin), terms.threshold_bytes)
         if self.processes is not None:
             self.processes.open(test)
-        self._window = window
+        self.window = window
         window.seconds = time.perf_counter() - begin
 
     def _first_reading(self, module: str) -> Snapshot:
@@ -197,7 +193,7 @@ class Engine:
         """
         with self._timed():
             before = self._book()
-            window = self._window
+            window = self.window
             if window is not None and in_teardown and not (window.is_judged or window.waits):
                 window.latest = before
                 self._finish_test(window, may_wait=True)
@@ -218,8 +214,8 @@ class Engine:
         Returns:
             The seconds that were spent on the window; None where it stays open, as it takes a `close`.
         """
-        window = self._window
-        if window is None or self._cleaning.has_extra:
+        window = self.window
+        if window is None or self._cleaning.extra:
             return None
         begin = time.perf_counter()
         if self.processes is not None and not self.processes.is_quiet():
@@ -230,7 +226,8 @@ class Engine:
         if has_acted or not self._may_rest(window, snapshot, exactly=level == "comprehensive"):
             return None
         self._latest = None
-        self._end_course(window, snapshot)
+        if window.peak is not None or self.course is not None:
+            self._end_course(window, snapshot)
         if snapshot is not window.begin:
             self.ledger.drift_all(held(snapshot))
         self._rest(window, snapshot)
@@ -245,7 +242,7 @@ class Engine:
             level: the cleanup that is due now, if any.
             first: what the test itself has asked to run at its cleanup.
         """
-        window = self._window
+        window = self.window
         if window is None:
             raise RuntimeError("no window is open")
         begin = time.perf_counter()
@@ -280,9 +277,10 @@ class Engine:
 
     def _read(self, *, edge: bool) -> Snapshot:
         snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
-        if self._watches_host and not self.gauge.host_watched:  # an accelerator has turned up
+        reads_host = self.gauge.reads_host
+        if self._watches_host and not reads_host:  # an accelerator has turned up
             self.ledger.forget(HEAP.device)
-        self._watches_host = self.gauge.host_watched
+        self._watches_host = reads_host
         return snapshot
 
     def _may_rest(self, window: Window, end: Snapshot, *, exactly: bool = False) -> bool:
@@ -290,7 +288,7 @@ class Engine:
         return (
             (end is window.begin or is_as_before(window.begin, end, _HOST_KEPT_BYTES, exactly=exactly))
             and window.terms.peak_limit_bytes is None
-            and self.gauge.host_is_slow == self.ledger.heap_by_module
+            and (not self._watches_host or self.gauge.host_is_slow == self.ledger.heap_by_module)
         )
 
     def _end_course(self, window: Window, snapshot: Snapshot) -> None:
@@ -301,11 +299,11 @@ class Engine:
 
     def _rest(self, window: Window, end: Snapshot) -> None:
         window.begin = end
-        self._window, self._resting = None, window
+        self.window, self._resting = None, window
 
     def _put_away(self, window: Window, begin: float) -> TestRecord:
         self.ledger.close()
-        self._window = None
+        self.window = None
         window.seconds += time.perf_counter() - begin
         trouble, self._judge.trouble = self._judge.trouble, []
         trouble += [f"{step.name} failed: {step.detail}" for result in window.cleanups for step in result.failed]
@@ -321,8 +319,8 @@ class Engine:
 
     def do_not_judge(self) -> None:
         """Only clean at the end of this window: what keeps its memory must not be touched."""
-        if self._window is not None:
-            self._window.terms = dataclasses.replace(self._window.terms, judges=False)
+        if self.window is not None:
+            self.window.terms = dataclasses.replace(self.window.terms, judges=False)
 
     def abandon(self, test: str = "") -> None:
         """Forget the window that is open, after trouble of our own: nobody is accused of what came in it.
@@ -330,8 +328,8 @@ class Engine:
         Args:
             test: the test that runs.
         """
-        window = self._window
-        self._window = self._resting = self._latest = self.course = None
+        window = self.window
+        self.window = self._resting = self._latest = self.course = None
         self.ledger.lose_track()
         if self.processes is not None:
             self.processes.lose_track(test)
@@ -362,7 +360,7 @@ class Engine:
     def holdings(self) -> Holdings:
         """Tell what is held right now, and by whom."""
         with self._timed():
-            return holdings(self.ledger, self._book(), has_window=self._window is not None)
+            return holdings(self.ledger, self._book(), has_window=self.window is not None)
 
     # -- by hand ------------------------------------------------------------------------------------------------
 
@@ -382,16 +380,16 @@ class Engine:
             result, end = self._cleaning.run(occasion, begin) or (CleanupResult(level=level), begin)
             self._resting = None
             self.ledger.book(held(end))
-            if self._window is not None:
-                self._window.cleanups.append(result)
+            if self.window is not None:
+                self.window.cleanups.append(result)
             return result
 
     def run_step(self, cleaner: Cleaner) -> None:
         """Run a single step, before the window's judgement."""
         occasion = Occasion(level="quick", lost=self.gauge.lost_reason)
         result, _ = self._cleaning.run_steps([cleaner], occasion, self._read(edge=False))
-        if self._window is not None:
-            self._window.cleanups.append(result)
+        if self.window is not None:
+            self.window.cleanups.append(result)
 
     @contextmanager
     def block(self, threshold_bytes: int, name: str) -> Iterator[list[Leak]]:
@@ -404,7 +402,7 @@ class Engine:
         finally:
             with self._timed():
                 self._book()
-                threads = self._window.threads if self._window else self._threads.known()
+                threads = self.window.threads if self.window else self._threads.known()
                 found = self._judge.judge_block(owner, threshold_bytes, threads)
                 leaks += [self._explained(leak("test", name, a, size, threshold_bytes)) for a, size in found.items()]
                 self.ledger.pop(owner, charged=bool(leaks))
@@ -494,7 +492,7 @@ class Engine:
 
     def _explained(self, found: Leak) -> Leak:
         """Say who holds a leak, where that is asked for; trouble of the search takes nothing from the verdict."""
-        window = self._window
+        window = self.window
         if self._explainer is None:
             return found
         older = self._judge.older_storages if found.kind == "test" else ()
@@ -513,5 +511,5 @@ class Engine:
         try:
             yield
         finally:
-            if self._window is not None:
-                self._window.seconds += time.perf_counter() - begin
+            if self.window is not None:
+                self.window.seconds += time.perf_counter() - begin

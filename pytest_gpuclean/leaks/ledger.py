@@ -106,7 +106,8 @@ class Ledger:
 
     def close(self) -> None:
         """End the window: what follows belongs to nobody until the next one begins."""
-        self._owners = [share.held for share in self.fixtures.values() if self._is_owner(share.held)]
+        shares = self.fixtures.values()
+        self._owners = [share.held for share in shares if self._is_owner(share.held)] if shares else []
         self.ended = []
 
     def _is_owner(self, share: Bytes) -> bool:
@@ -224,11 +225,11 @@ class Ledger:
             size_bytes: negative for what was given back.
             is_looked_at: whether the values of live fixtures have been looked at meanwhile.
         """
-        _add(self.session.kept, account, size_bytes)
-        if not is_looked_at:
-            _add(self.unlooked, account, size_bytes)
+        added = [self.session.kept] if is_looked_at else [self.session.kept, self.unlooked]
         if self._module:
-            _add(self.modules[self._module].kept, account, size_bytes)
+            added.append(self.modules[self._module].kept)
+        for share in added:
+            share[account] = share.get(account, 0) + size_bytes
 
     def drift_all(self, levels: Bytes) -> None:
         """Take what little has changed since the last look as drift."""
@@ -257,8 +258,8 @@ class Ledger:
         return changes
 
     def _take(self, levels: Bytes) -> None:
-        for account in [account for account in self._last if account.device != "cpu"]:
-            if account not in levels:
+        for account in self._last.keys() - levels.keys():
+            if account.device != "cpu":
                 del self._last[account]
         self._last.update(levels)
         self._known.update(levels)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pytest_gpuclean.memory.cupy import CupyProbe
-from pytest_gpuclean.memory.interface import Probe, loaded
+from pytest_gpuclean.memory.interface import loaded
 from pytest_gpuclean.memory.jax import JaxProbe
 from pytest_gpuclean.memory.tensorflow import TensorFlowProbe
 from pytest_gpuclean.memory.torch import TorchProbe, accelerator_is_expected
 
-DEVICE_PROBES: tuple[type[Probe], ...] = (TorchProbe, TensorFlowProbe, JaxProbe, CupyProbe)
+DEVICE_PROBES = (TorchProbe, TensorFlowProbe, JaxProbe, CupyProbe)
 
 
 def run_has_accelerator() -> bool:

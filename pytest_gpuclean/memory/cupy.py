@@ -12,7 +12,7 @@ from pytest_gpuclean.model import Reading, Unavailable
 class CupyProbe:
     """Reads the default pool on each device that has a context already."""
 
-    source = "cupy"
+    source = package = "cupy"
 
     def read(self) -> Iterator[Reading | Unavailable]:
         """Give one reading a device; nothing where this process has no context yet."""

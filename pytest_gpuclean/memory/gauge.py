@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pytest_gpuclean.memory import DEVICE_PROBES, run_has_accelerator
+from pytest_gpuclean.memory.foreign import ForeignProbe, source_of
 from pytest_gpuclean.memory.host import HostProbe
 from pytest_gpuclean.memory.interface import Probe, first_line
 from pytest_gpuclean.model import Bytes, Reading, Snapshot, Unavailable
 
-_OPTIONAL = ("requested_bytes", "peak_bytes", "total_bytes")
-_FIGURES = ("allocated_bytes", "reserved_bytes", *_OPTIONAL)
+_ALWAYS_LOADED = "sys"
+"""Stands for the framework of somebody's probe: it is asked whatever is loaded."""
 
 
 class Gauge:
@@ -36,22 +35,24 @@ class Gauge:
             accelerator_expected: tells, before a device is in use, whether the run has one.
         """
         self.watch = watch
-        self._probes = list(probes) if probes is not None else [probe() for probe in DEVICE_PROBES]
+        self._probes = list(map(_with_package, [probe() for probe in DEVICE_PROBES] if probes is None else probes))
         self._host = host or HostProbe()
         self._accelerator_expected = accelerator_expected
         self._device_seen = False
         self._expected = False
         self._modules_looked_at = 0
         self._last = Snapshot()
+        self._last_answers: list[Reading | Unavailable] = []
+        self._may_repeat = False
+        """Whether the last reading is that of the same answers, whatever else has happened."""
         self.unavailable: dict[str, str] = {}
         """Each source that could not be read at some time, with the reason."""
         self.lost: dict[str, str] = {}
         """Each device that answers no more, with the reason: what its allocators say of it is not believed."""
-
-    @property
-    def devices_watched(self) -> bool:
+        self.devices_watched = watch != "host"
         """Whether device memory counts."""
-        return self.watch != "host"
+        self.reads_host = False
+        """Whether host memory counted at the last reading."""
 
     @property
     def host_watched(self) -> bool:
@@ -81,37 +82,48 @@ class Gauge:
         Args:
             with_heap: whether to read the heap too, where host memory is watched.
         """
+        answers: list[Reading | Unavailable] = []
+        for package, probe in self._probes:
+            if package in sys.modules:
+                _ask(probe, answers)
+        # A source that gives the very same reading again says that nothing has changed.
+        same = len(answers) == len(self._last_answers) and all(map(operator.is_, answers, self._last_answers))
+        if not (same and self._may_repeat) or self.lost:
+            self._last_answers = answers
+            self._last = self._look_into(answers, with_heap=with_heap)
+        return self._last
+
+    def _look_into(self, answers: list[Reading | Unavailable], *, with_heap: bool) -> Snapshot:
         readings: list[Reading] = []
-        gaps: list[Unavailable] = []
-        for probe in self._probes:
-            _read_into(probe, readings, gaps)
+        gaps = [Unavailable(device, reason) for device, reason in self.lost.items()] if self.lost else []
+        _sort(answers, readings, gaps)
         if self.lost:
             readings = [reading for reading in readings if reading.device not in self.lost]
-            gaps += [Unavailable(device, reason) for device, reason in self.lost.items()]
-        if self.devices_watched:
-            self._device_seen = self._device_seen or any(reading.device != "cpu" for reading in readings)
-        else:
-            readings = [reading for reading in readings if reading.device == "cpu"]
-        if not self.host_watched:
-            readings = [reading for reading in readings if reading.device != "cpu"]
-        elif with_heap:
-            _read_into(self._host, readings, gaps)
+        if readings:
+            on_devices = [reading for reading in readings if reading.device != "cpu"]
+            self._device_seen = self._device_seen or (self.devices_watched and bool(on_devices))
+            on_host = [reading for reading in readings if reading.device == "cpu"] if self.host_watched else []
+            readings = on_host + on_devices if self.devices_watched else on_host
+        self.reads_host = self.host_watched
+        if self.reads_host and with_heap:
+            found: list[Reading | Unavailable] = []
+            _ask(self._host, found)
+            _sort(found, readings, gaps)
         for gap in gaps:
             self.unavailable.setdefault(gap.source, gap.reason)
+        # Until a device is seen, whether host memory is watched changes with what is imported.
+        self._may_repeat = not (gaps or self.reads_host) and (self._device_seen or self.watch != "auto")
         last = self._last
-        # A source that gives the very same reading again says that nothing has changed.
         is_same = len(readings) == len(last.readings) and all(map(operator.is_, readings, last.readings))
-        if gaps or last.unavailable or not is_same:
-            self._last = Snapshot(tuple(readings), tuple(gaps))
-        return self._last
+        return Snapshot(tuple(readings), tuple(gaps)) if gaps or last.unavailable or not is_same else last
 
     def reset_peaks(self) -> None:
         """Begin a new peak on every device, where the source can."""
-        for probe in self._probes:
+        for _, probe in self._probes:
             try:
                 probe.reset_peak()
             except Exception as error:
-                self.unavailable.setdefault(f"{_source_of(probe)} peak", first_line(error))
+                self.unavailable.setdefault(f"{source_of(probe)} peak", first_line(error))
 
 
 def held(snapshot: Snapshot) -> Bytes:
@@ -141,31 +153,23 @@ def rounds(snapshot: Snapshot) -> bool:
     return any(r.source == "torch" and r.requested_bytes is None for r in snapshot.readings)
 
 
-def _read_into(probe: Probe, readings: list[Reading], gaps: list[Unavailable]) -> None:
+def _ask(probe: Probe, answers: list[Reading | Unavailable]) -> None:
     try:
-        found: Iterable[Reading | Unavailable] = probe.read()
-        for answer in found:
-            if isinstance(answer, Reading):
-                readings.append(_checked(answer))
-            elif isinstance(answer, Unavailable):
-                gaps.append(answer)
-            else:
-                gaps.append(Unavailable(_source_of(probe), f"gave {type(answer).__name__}, which is no Reading"))
+        answers += probe.read()
     except (Exception, SystemExit) as error:
-        gaps.append(Unavailable(_source_of(probe), first_line(error)))
+        answers.append(Unavailable(source_of(probe), first_line(error)))
 
 
-def _checked(reading: Reading) -> Reading:
-    """Make sure of whole numbers: somebody's probe may give NumPy's, or none."""
-    if type(reading.allocated_bytes) is int and type(reading.reserved_bytes) is int:
-        return reading
-    figures: dict[str, Any] = {
-        name: value if value is None and name in _OPTIONAL else operator.index(value)
-        for name, value in ((name, getattr(reading, name)) for name in _FIGURES)
-    }
-    return dataclasses.replace(reading, **figures)
+def _sort(answers: list[Reading | Unavailable], readings: list[Reading], gaps: list[Unavailable]) -> None:
+    for answer in answers:
+        if isinstance(answer, Reading):
+            readings.append(answer)
+        else:
+            gaps.append(answer)
 
 
-def _source_of(probe: object) -> str:
-    source = getattr(probe, "source", None)
-    return source if isinstance(source, str) else type(probe).__name__
+def _with_package(probe: Probe) -> tuple[str, Probe]:
+    """Give a probe with the package without which there is nothing to ask it for."""
+    if isinstance(probe, DEVICE_PROBES):
+        return probe.package, probe
+    return _ALWAYS_LOADED, ForeignProbe(probe)

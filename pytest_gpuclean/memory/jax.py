@@ -12,7 +12,7 @@ from pytest_gpuclean.model import Reading, Unavailable
 class JaxProbe:
     """Reads each accelerator of JAX. Its CPU arrays are read by the census of host memory."""
 
-    source = "jax"
+    source = package = "jax"
 
     def read(self) -> Iterator[Reading | Unavailable]:
         """Give one reading a device; nothing before a backend has been initialised by somebody else."""

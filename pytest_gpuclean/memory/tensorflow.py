@@ -12,7 +12,7 @@ from pytest_gpuclean.model import Reading, Unavailable
 class TensorFlowProbe:
     """Reads each GPU of TensorFlow, and its CPU allocator: that one is exact, where the process heap is not."""
 
-    source = "tensorflow"
+    source = package = "tensorflow"
 
     def read(self) -> Iterator[Reading | Unavailable]:
         """Give one reading a device; nothing before the runtime has been initialised by somebody else."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,9 @@ from pytest_gpuclean.memory.interface import first_line, loaded, member, whole
 from pytest_gpuclean.model import Reading, Unavailable
 
 Stats = dict[str, Any]
+Figures = tuple[int, int, int | None, int, int]
+"""Held, reserved, requested, peak and total, in bytes."""
+_NONE: tuple[None, None] = None, None
 _OLDER_BACKENDS = ("cuda", "xpu", "mps")
 """What a torch without `torch.accelerator` (before 2.6) can have initialised."""
 
@@ -20,52 +23,45 @@ _OLDER_BACKENDS = ("cuda", "xpu", "mps")
 class TorchProbe:
     """Reads the allocator of each device of the accelerator that is already initialised."""
 
-    source = "torch"
+    source = package = "torch"
 
     def __init__(self) -> None:
         self._torch: ModuleType | None = None
-        self._ready: tuple[str, ModuleType, Callable[[int], Stats]] | None = None
-        """The accelerator once it is initialised: it stays so, and asking again would cost as much as a read."""
+        self._read_all: Callable[[], Sequence[Reading | Unavailable]] | None = None
+        """Reads the accelerator once it is initialised: it stays so, and asking again would cost as much as a read."""
         self._modules_without_accelerator = -1
         """How many modules were loaded when torch had none: one that comes later registers a module."""
-        self._last: dict[str, Reading] = {}
-        """By device: where nothing has changed, the very same reading is given again."""
+        self._last: dict[str, tuple[Figures, Reading]] = {}
+        """By device, with its figures: where nothing has changed, the very same reading is given again."""
 
     def read(self) -> Sequence[Reading | Unavailable]:
         """Give one reading a device; nothing where torch has not used an accelerator yet."""
         if sys.modules.get("torch") is not self._torch:
-            self._ready, self._modules_without_accelerator = None, -1
-        if self._ready is None:
+            self._read_all, self._modules_without_accelerator = None, -1
+        if self._read_all is None:
             if len(sys.modules) == self._modules_without_accelerator:
                 return ()
-            self._ready = self._find()
-        if self._ready is None:
-            return ()
-        backend, module, stats_of = self._ready
-        if backend == "mps":
-            return (_read_mps(module),)
-        return [
-            self._read_device(name, index, stats_of)
-            for index, name in enumerate(_device_names(backend, module.device_count()))
-        ]
+            self._read_all = self._find()
+        return self._read_all() if self._read_all is not None else ()
 
-    def _read_device(self, name: str, index: int, stats_of: Callable[[int], Stats]) -> Reading | Unavailable:
-        try:
-            figures = _figures(stats_of(index))
-        except Exception as error:  # a lost device raises on every call
-            return Unavailable(f"torch {name}", first_line(error))
-        last = self._last.get(name)
-        if last is None or figures != (
-            last.allocated_bytes,
-            last.reserved_bytes,
-            last.requested_bytes,
-            last.peak_bytes,
-            last.total_bytes,
-        ):
-            last = self._last[name] = _reading(name, figures)
-        return last
+    def _read_devices(
+        self, devices: Sequence[tuple[int, str]], stats_of: Callable[[int], Stats]
+    ) -> Sequence[Reading | Unavailable]:
+        found: list[Reading | Unavailable] = []
+        for index, name in devices:
+            try:
+                figures = _figures(stats_of(index))
+            except Exception as error:  # a lost device raises on every call
+                found.append(Unavailable(f"torch {name}", first_line(error)))
+                continue
+            known, reading = self._last.get(name, _NONE)
+            if reading is None or figures != known:
+                reading = _reading(name, figures)
+                self._last[name] = figures, reading
+            found.append(reading)
+        return found
 
-    def _find(self) -> tuple[str, ModuleType, Callable[[int], Stats]] | None:
+    def _find(self) -> Callable[[], Sequence[Reading | Unavailable]] | None:
         self._torch = torch = loaded("torch")
         if torch is None:
             return None
@@ -74,7 +70,11 @@ class TorchProbe:
             return None
         for backend in initialised_backends(torch):
             module = member(torch, backend)
-            return backend, module, stats_reader(torch, module)
+            if backend == "mps":
+                return lambda: (_read_mps(module),)
+            # Their number is what the process began with: it does not change any more.
+            devices = [(index, f"{backend}:{index}") for index in range(module.device_count())]
+            return partial(self._read_devices, devices, stats_reader(torch, module))
         return None
 
     def reset_peak(self) -> None:
@@ -115,11 +115,6 @@ def accelerator_is_expected(torch: ModuleType) -> bool:
         return bool(module is not None and module.is_available())
     except Exception:
         return False
-
-
-@functools.cache
-def _device_names(backend: str, count: int) -> tuple[str, ...]:
-    return tuple(f"{backend}:{index}" for index in range(count))
 
 
 def _accelerator_type(torch: ModuleType) -> str | None:
@@ -173,7 +168,7 @@ def _nested(flat: dict[str, Any]) -> Stats:
     return stats
 
 
-def _figures(stats: Stats) -> tuple[int, int, int | None, int, int]:
+def _figures(stats: Stats) -> Figures:
     """Give what is allocated, reserved, requested, the peak and the total, in bytes."""
     allocated = stats["allocated_bytes"]["all"]
     held, peak, total = allocated["current"], allocated["peak"], allocated["allocated"]
@@ -185,7 +180,7 @@ def _figures(stats: Stats) -> tuple[int, int, int | None, int, int]:
     return held, reserved, requested if requested or not held else None, peak, total
 
 
-def _reading(device: str, figures: tuple[int, int, int | None, int, int]) -> Reading:
+def _reading(device: str, figures: Figures) -> Reading:
     held, reserved, requested, peak, total = figures
     return Reading(
         device=device,

@@ -30,6 +30,8 @@ class Guard:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None:
+            return False
         if not isinstance(error, (Exception, SystemExit)) or isinstance(error, pytest.exit.Exception):
             return False
         if isinstance(error, self._but):

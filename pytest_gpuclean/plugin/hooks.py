@@ -61,6 +61,7 @@ class RunHooks:
         self._config = config
         self._settings = settings
         self._concerns_all = settings.is_on
+        self._only_observes = settings.only_observes
         self._may_run_again = settings.oom_retry > 0
         self._default_plan = plan_from(settings)
         self._default_terms = _terms(self._default_plan, self._default_plan)
@@ -90,6 +91,7 @@ class RunHooks:
         families = tuple(gathered("pytest_gpuclean_process_families", Family))
         self._started = look_after_processes(config, settings, families, telling, self.nvml)
         self._recorder = recorder_for(config, settings)
+        self._notes_all = self._recorder.notes_all
         self._sites = Sites(is_on=settings.traces, confirms=settings.confirm)
         config.add_cleanup(partial(guard_of(config, "torch may go on to record").call, self._sites.close))
         self._explainer = Explainer(
@@ -188,16 +190,21 @@ class RunHooks:
         return self._concerns_all or PLAN in item.stash or asks_for_fixture(item)
 
     def _open(self, item: pytest.Item) -> None:
-        plan = item.stash.get(PLAN, None)
+        plan = self._plan_of(item)
         if item.parent is not self._module_of:  # of a whole module, asked once
             self._module_of, self._module = item.parent, module_of(item)
-        self._sites.begin_window()
-        terms = self._default_terms if plan is None else _terms(plan, self._scope_plan(item))
-        if self._settings.only_observes and self._started is not None:
-            self._started.begin_test(is_marked=plan is not None or asks_for_fixture(item))
-        if self._recorder.notes_all:  # before the first reading, which is a part of what the test costs
+        if self._settings.traces:
+            self._sites.begin_window()
+        terms = self._default_terms if plan is self._default_plan else _terms(plan, self._scope_plan(item))
+        if self._only_observes and self._started is not None:
+            self._started.begin_test(is_marked=plan is not self._default_plan or asks_for_fixture(item))
+        if self._notes_all:  # before the first reading, which is a part of what the test costs
             self._recorder.begin(item)
         self.engine.open(item.nodeid, self._module, terms, partial(self._let_go, item))
+
+    def _plan_of(self, item: pytest.Item) -> Plan:
+        # Not `get`: it raises and catches where there is none, as in nearly every test.
+        return item.stash[PLAN] if PLAN in item.stash else self._default_plan  # noqa: SIM401
 
     def _scope_plan(self, item: pytest.Item) -> Plan:
         module = item.getparent(pytest.Module)
@@ -251,7 +258,8 @@ class RunHooks:
     def _close(self, item: pytest.Item, report: pytest.TestReport) -> Told | None:
         seconds = self._closed_unchanged(item)
         if seconds is not None:
-            self._record(item, report, seconds)
+            if self._notes_all:
+                self._record(item, report, seconds)
             return None
         told = None
         with self._clock.stopped():
@@ -280,7 +288,7 @@ class RunHooks:
         course: Course | None = None,
     ) -> None:
         """Note what a test used, where somebody is going to read it."""
-        if self._recorder.notes_all or record is not None:
+        if self._notes_all or record is not None:
             given_back_bytes = record.given_back_bytes if record is not None else 0
             figures = self._recorder.end(course or self.engine.course, seconds, given_back_bytes)
             self._recorder.attach(item, report, figures, record)
@@ -292,13 +300,13 @@ class RunHooks:
         has_news = self._has_failed or self.by_hand.has_ended or self.by_hand.due
         if ends_more or has_news or ATTEMPTS in item.stash:
             return None
-        seconds = self.engine.close_unchanged(item.stash.get(PLAN, self._default_plan).level)
+        seconds = self.engine.close_unchanged(self._plan_of(item).level)
         if seconds is not None:
             self._telling.report.count(seconds)
         return seconds
 
     def _closed_record(self, item: pytest.Item) -> TestRecord:
-        plan = item.stash.get(PLAN, self._default_plan)
+        plan = self._plan_of(item)
         due, handle_ended = self.by_hand.take_due(), self.by_hand.has_ended
         self.by_hand.has_ended = False
         level = plan.level if plan.level and ends(plan.every, item, self._nextitem) else None

@@ -152,9 +152,9 @@ class Telling:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""
-        with self._guard:
-            own = vars(report)
-            if _ATTRIBUTE in own or _FAILURES in own:
+        own = getattr(report, "__dict__", ())
+        if _ATTRIBUTE in own or _FAILURES in own:
+            with self._guard:
                 self._take_in(report)
 
     def _take_in(self, report: pytest.TestReport) -> None:

@@ -64,10 +64,6 @@ class Discovery:
         self._first_parents: dict[ProcessKey, int] = {}
         self._own_session = _session_here()
 
-    def has_children(self) -> bool:
-        """Tell whether there is any child at all: 1 or 2 microseconds, after every test."""
-        return has_children()
-
     def below(self) -> tuple[OwnedProcess, ...]:
         """Walk down from the run: 50 to 100 microseconds where there are a few, whatever else runs."""
         if not self.run.tier.proc:

@@ -13,7 +13,7 @@ from pytest_gpuclean.model import LeftProcess, Unavailable
 from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.blame import Blame, Starter
 from pytest_gpuclean.processes.command import command_line, label, read_command
-from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
+from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess, has_children
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
 from pytest_gpuclean.processes.families.tensorboard import is_data_server
@@ -129,8 +129,9 @@ class ProcessWatch:
 
     def is_quiet(self) -> bool:
         """Tell whether nothing runs that has to be gone at the end of the test: 2 microseconds without children."""
-        found = self.look()
-        return not self._blame.due(found, but=self._blame.test)
+        if not self._blame.starters and not has_children():
+            return True
+        return not self._blame.due(self.look(), but=self._blame.test)
 
     def close(self, release: Callable[[], None], held_by: HeldBy, *, thorough: bool = False) -> list[LeftProcess]:
         """End the test: stop what it left, and what the fixtures left that ended with it.
@@ -197,7 +198,7 @@ class ProcessWatch:
         """Walk down from the run where it has children at all, and book what is new."""
         if os.getpid() != self.run.pid:  # a fork of the run has nothing to look after
             return ()
-        if not self._discovery.has_children():
+        if not has_children():
             if self._blame.starters and self.tier.subreaper:
                 self._blame.forget_all_but(())
             return ()

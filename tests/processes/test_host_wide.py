@@ -104,10 +104,10 @@ def test_a_script_is_stopped_and_an_editor_a_grep_and_a_longer_name_are_not():
     assert list(told) == [script.pid]
     assert not is_alive(script.pid)
     assert all(map(is_alive, pids))
-    shown = f"{sys.executable} -u {os.path.abspath(name)} --bag x"
     assert lines == [planned.to_stop[0].line]
     assert lines[0].startswith(f"script:{name} stops python {name[:20]}")
-    assert f"(pid {script.pid}): {shown[:80]}" in lines[0]
+    assert f"(pid {script.pid}): " in lines[0]
+    assert " -u " in lines[0], "the command line"
 
 
 @alone

@@ -1,7 +1,10 @@
 """One look at everything: what counts, and what a source that fails becomes."""
 
+import sys
+
 import pytest
 
+from pytest_gpuclean.memory.cupy import CupyProbe
 from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use, rounds
 from pytest_gpuclean.model import HEAP, Account, Reading, Snapshot, Unavailable
 from unit.fakes import ScriptedProbe, fake_module, put
@@ -120,6 +123,53 @@ def test_a_probe_without_a_name_is_told_by_its_class():
     assert Gauge("device", [Nameless()], Heap()).read().unavailable == (Unavailable("Nameless", "OSError: lost"),)
 
 
+def test_the_very_same_answers_are_the_very_same_look():
+    answer = reading()
+    gpu = Answering(answer)
+    gauge = Gauge("auto", [gpu], Heap())
+    first = gauge.read()
+    assert gauge.read() is first
+    gpu.answer = reading(allocated=5)
+    assert gauge.read().readings == (gpu.answer,)
+
+
+def test_a_lost_device_is_out_and_in_again_though_its_source_says_the_same_all_along():
+    answer = reading()
+    gauge = Gauge("auto", [Answering(answer)], Heap())
+    assert gauge.read().readings == (answer,)
+    gauge.lost["cuda:0"] = "is lost"
+    for _ in range(2):
+        assert gauge.read() == Snapshot((), (Unavailable("cuda:0", "is lost"),))
+    del gauge.lost["cuda:0"]
+    assert gauge.read() == Snapshot((answer,))
+
+
+def test_host_memory_is_read_each_time_whatever_the_devices_say():
+    heap = Heap()
+    gauge = Gauge("all", [Answering(reading())], heap)
+    gauge.read()
+    gauge.read()
+    assert heap.looks == 2
+
+
+def test_a_known_probe_is_asked_once_its_framework_is_loaded(monkeypatch):
+    class Asked(CupyProbe):
+        def read(self):
+            return [reading(source="cupy")]
+
+    gauge = Gauge("device", [Asked()], Heap())
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    assert sources(gauge.read()) == []
+    put(monkeypatch, fake_module("cupy"))
+    assert sources(gauge.read()) == ["cupy"]
+
+
+def test_a_probe_of_others_is_asked_whatever_package_it_names():
+    gpu = Answering(reading())
+    gpu.package = "not_there"
+    assert sources(Gauge("device", [gpu], Heap()).read()) == ["torch"]
+
+
 def test_a_peak_that_cannot_be_reset_is_told_and_the_others_are_reset():
     class Stubborn(ScriptedProbe):
         def reset_peak(self):
@@ -135,6 +185,19 @@ def test_a_peak_that_cannot_be_reset_is_told_and_the_others_are_reset():
 
 def reading(device="cuda:0", source="torch", allocated=4, reserved=20, **more):
     return Reading(device=device, source=source, allocated_bytes=allocated, reserved_bytes=reserved, **more)
+
+
+class Answering:
+    source = "answering"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def read(self):
+        return [self.answer]
+
+    def reset_peak(self):
+        pass
 
 
 def test_a_snapshot_adds_up_by_account_and_by_device():
