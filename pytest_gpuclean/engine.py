@@ -14,16 +14,16 @@ from typing import Any
 
 from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.cleaning import Cleaning
-from pytest_gpuclean.cleanup.garbage import collect_all, collect_young
+from pytest_gpuclean.cleanup.garbage import collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.settle import ThreadWatch
-from pytest_gpuclean.ends import leaks_of_ends, leaks_of_processes
+from pytest_gpuclean.closing import Closing
+from pytest_gpuclean.ends import leaks_of_ends
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import Kept, LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held
-from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.memory.peaks import Peaks
 from pytest_gpuclean.model import HEAP, CleanupResult, Holdings, Leak, Level, Snapshot, TestRecord
 from pytest_gpuclean.processes.watch import ProcessWatch
@@ -33,17 +33,12 @@ from pytest_gpuclean.window import (
     Terms,
     Window,
     given_back,
-    has_allocated,
     heap_of,
     holdings,
     is_as_before,
     leak,
     peaks_over,
 )
-
-_HOST_KEPT_BYTES = 16 * 1024
-_HOST_MOVED_BYTES = 256 * 1024
-"""The runner's own reports and logs move the heap by some KiB in every test."""
 
 
 def _keep(kept: Kept) -> None:
@@ -92,7 +87,8 @@ class Engine:
         self.cards = cards
         self._explainer = explainer
         self.ledger = Ledger()
-        self._cleaning = Cleaning(partial(self._read, edge=False), cleaners)
+        read = partial(self._read, edge=False)
+        self._cleaning = Cleaning(read, cleaners)
         self._threshold_bytes = threshold_bytes
         self.window: Window | None = None
         """The window that is open, if any."""
@@ -103,6 +99,9 @@ class Engine:
         """The reading that `close_unchanged` has just taken, where more than that was needed."""
         self._threads = ThreadWatch()
         self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
+        self._closing = Closing(
+            self._judge, self._cleaning, read, processes=processes, cards=cards, explainer=explainer
+        )
 
     def add_cleaners(self, cleaners: Iterable[Cleaner]) -> None:
         """Add steps that run before the known ones."""
@@ -146,15 +145,6 @@ class Engine:
         self.ledger.open(module, levels)
         return snapshot
 
-    @contextmanager
-    def fixture_setup(self, key: int, name: str, scope: str) -> Iterator[None]:
-        """Bracket the setup of a fixture of a wider scope."""
-        self.begin_setup(key, name, scope)
-        try:
-            yield
-        finally:
-            self.end_setup(key)
-
     def begin_setup(self, key: int, name: str, scope: str) -> None:
         """Note that the setup of a fixture of a wider scope begins: what follows is the fixture's."""
         with self._timed():
@@ -196,7 +186,7 @@ class Engine:
             window = self.window
             if window is not None and in_teardown and not (window.is_judged or window.waits):
                 window.latest = before
-                self._finish_test(window, may_wait=True)
+                self._closing.finish_test(window, may_wait=True)
                 if window.has_acted:
                     window.latest = self._book()
                 window.given_back_bytes += given_back(before, window.latest)
@@ -255,17 +245,18 @@ class Engine:
         window.leaks += peaks_over(snapshot, window)
         self._end_course(window, snapshot)
         if window.waits:
-            self._finish_test(window)
-        self._let_go(window)
-        if self.processes is not None:
-            self._end_processes(self.processes, window, thorough=ending.module or ending.session)
+            self._closing.finish_test(window)
+        self._closing.let_go(window)
+        self._closing.end_processes(window, thorough=ending.module or ending.session)
         if level is not None:
-            self._clean(window, level, first, snapshot, ending)
+            self._closing.clean(window, level, first, snapshot, ending)
         if not window.is_judged:
-            self._finish_test(window)
+            self._closing.finish_test(window)
         if window.terms.judges:
             window.has_acted |= ending.module or ending.session or bool(self.ledger.ended)
-            window.leaks += map(self._explained, leaks_of_ends(self._judge, window, ending))
+            window.leaks += [
+                self._closing.explained(found, window) for found in leaks_of_ends(self._judge, window, ending)
+            ]
         end = self._read(edge=edge) if window.has_acted else window.latest
         window.given_back_bytes += given_back(snapshot, end)
         if self.course is not None:
@@ -286,7 +277,7 @@ class Engine:
     def _may_rest(self, window: Window, end: Snapshot, *, exactly: bool = False) -> bool:
         """Whether the next window may go on from the end of this one."""
         return (
-            (end is window.begin or is_as_before(window.begin, end, _HOST_KEPT_BYTES, exactly=exactly))
+            (end is window.begin or is_as_before(window.begin, end, exactly=exactly))
             and window.terms.peak_limit_bytes is None
             and (not self._watches_host or self.gauge.host_is_slow == self.ledger.heap_by_module)
         )
@@ -404,7 +395,10 @@ class Engine:
                 self._book()
                 threads = self.window.threads if self.window else self._threads.known()
                 found = self._judge.judge_block(owner, threshold_bytes, threads)
-                leaks += [self._explained(leak("test", name, a, size, threshold_bytes)) for a, size in found.items()]
+                leaks += [
+                    self._closing.explained(leak("test", name, account, size, threshold_bytes), self.window)
+                    for account, size in found.items()
+                ]
                 self.ledger.pop(owner, charged=bool(leaks))
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -414,96 +408,6 @@ class Engine:
         snapshot = self._read(edge=edge)
         self.ledger.book(held(snapshot))
         return snapshot
-
-    def _let_go(self, window: Window) -> None:
-        """Let go of what the runner keeps, where the test has more than it began with or a fixture has ended."""
-        has_grown = not window.is_judged and self._has_grown(_HOST_KEPT_BYTES)
-        if not has_grown and not self.ledger.ended:  # the runner keeps the values of wider fixtures too
-            return
-        window.let_go(Kept.MEMORY)
-        self._book_given_back(window, self._read(edge=False))
-        if has_grown and self._has_grown(_HOST_MOVED_BYTES):
-            collect_young()  # else small garbage adds up to what looks like a drift
-            self._book_given_back(window, self._read(edge=False))
-
-    def _end_processes(self, processes: ProcessWatch, window: Window, *, thorough: bool) -> None:
-        """Stop what still runs, before the memory that it shares with this process is judged."""
-
-        def release() -> None:
-            window.has_acted = True
-            window.let_go(Kept.ALL)
-            collect_all()
-
-        left = processes.close(release, self._judge.held_by, thorough=thorough)
-        problems, processes.problems = processes.problems, []
-        self._judge.trouble += problems
-        window.left += left
-        if window.has_acted:
-            self._book_given_back(window, self._read(edge=False))
-        if left and self.cards is not None:
-            if self.gauge.devices_watched:
-                window.leaks += leaks_of_processes(self.cards, window, left, are_stopped=processes.stops)
-            self._judge.trouble += self.cards.settle([process.pid for process in left if process.ended_by])
-
-    def _book_given_back(self, window: Window, snapshot: Snapshot) -> None:
-        window.latest, window.has_acted = snapshot, False
-        pending = [] if window.is_judged else [self.ledger.test]
-        pending += [share.held for share in self.ledger.ended]
-        self.ledger.book_given_back(held(snapshot), pending)
-
-    def _has_grown(self, host_bytes: int) -> bool:
-        return any(size > (host_bytes if a == HEAP else 0) for a, size in self.ledger.test.items())
-
-    def _clean(
-        self, window: Window, level: Level, first: Sequence[Cleaner], snapshot: Snapshot, ending: Ending
-    ) -> None:
-        occasion = Occasion(
-            level=level,
-            moved=self._has_grown(_HOST_MOVED_BYTES),
-            # What can be read no more may have been used too: a device that is lost is found by the step that asks it.
-            allocated=has_allocated(window.begin, snapshot)
-            or len(snapshot.unavailable) > len(window.begin.unavailable),
-            boundary=ending.module or ending.session,
-            lost=self.gauge.lost_reason,
-        )
-        done = self._cleaning.run(occasion, window.latest, first)
-        if done is not None:
-            result, end = done
-            self._book_given_back(window, end)
-            window.cleanups.append(result)
-
-    def _finish_test(self, window: Window, *, may_wait: bool = False) -> None:
-        if window.terms.judges:
-            if not window.waits:
-                self._let_go(window)
-            window.waits = not self._judge_window(window, may_wait=may_wait)
-        window.is_judged = not window.waits
-
-    def _judge_window(self, window: Window, *, may_wait: bool) -> bool:
-        window.has_acted |= any(size > window.terms.threshold_bytes for size in self.ledger.test.values())
-        found = self._judge.judge_test(window.terms.threshold_bytes, window.let_go, window.threads, may_wait=may_wait)
-        if found is None:
-            return False
-        window.leaks += [
-            self._explained(leak("test", window.test, account, size, window.terms.threshold_bytes))
-            for account, size in found.items()
-        ]
-        return True
-
-    def _explained(self, found: Leak) -> Leak:
-        """Say who holds a leak, where that is asked for; trouble of the search takes nothing from the verdict."""
-        window = self.window
-        if self._explainer is None:
-            return found
-        older = self._judge.older_storages if found.kind == "test" else ()
-        try:
-            if found.kind == "test" and window is not None and not window.terms.explains:
-                self._explainer.take_in(found, older)
-                return found
-            return self._explainer.explained(found, older)
-        except Exception as error:
-            self._judge.trouble.append(f"who holds it could not be looked up: {first_line(error)}")
-            return found
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -25,6 +25,8 @@ from pytest_gpuclean.model import (
     Snapshot,
 )
 
+HOST_KEPT_BYTES = 16 * 1024
+"""How far the runner's own reports and logs move the heap in every test, and more."""
 LeakKind = Literal["test", "fixture", "module", "session", "peak"]
 
 
@@ -153,13 +155,12 @@ def heap_of(snapshot: Snapshot) -> int | None:
     return None
 
 
-def is_as_before(begin: Snapshot, end: Snapshot, host_bytes: int, *, exactly: bool) -> bool:
+def is_as_before(begin: Snapshot, end: Snapshot, *, exactly: bool) -> bool:
     """Whether a window ends with what it began with, the heap moved by no more than the runner's own records do.
 
     Args:
         begin: the reading at its start.
         end: the reading at its end.
-        host_bytes: how far the heap may have moved.
         exactly: whether devices must not have been used at all; else what was freed again does not count.
     """
     if len(begin.readings) != len(end.readings):
@@ -170,7 +171,7 @@ def is_as_before(begin: Snapshot, end: Snapshot, host_bytes: int, *, exactly: bo
         if before.source != after.source or before.device != after.device:
             return False
         if before.source == HEAP.source:
-            if abs(after.held_bytes - before.held_bytes) > host_bytes:
+            if abs(after.held_bytes - before.held_bytes) > HOST_KEPT_BYTES:
                 return False
         elif before.held_bytes != after.held_bytes or (exactly and _was_used(before, after)):
             return False

@@ -3,16 +3,28 @@
 import importlib.machinery
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.model import Reading, Unavailable
 from pytest_gpuclean.units import MiB
 
 DEVICE = "fake:0"
 SOURCE = "fake"
+
+
+@contextmanager
+def setting_up(engine: Engine, key: Any, name: str, scope: str) -> Iterator[None]:
+    """Bracket the setup of a fixture of a wider scope, as the hooks do."""
+    engine.begin_setup(key, name, scope)
+    try:
+        yield
+    finally:
+        engine.end_setup(key)
 
 
 class ScriptedProbe:

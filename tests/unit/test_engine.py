@@ -11,7 +11,7 @@ from pytest_gpuclean.engine import Ending, Engine, Terms
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.model import HEAP, Explanation, Leak, Reading
 from pytest_gpuclean.units import KiB, MiB
-from unit.fakes import DEVICE, Holding, ScriptedProbe
+from unit.fakes import DEVICE, Holding, ScriptedProbe, setting_up
 
 TERMS = Terms(threshold_bytes=MiB)
 MODULE = "test_a.py"
@@ -34,7 +34,7 @@ class World:
         return self.engine.close(Ending(module=module, session=session), level, first)
 
     def fixture(self, key=1, name="model", scope="module", brings=64 * MiB):
-        with self.engine.fixture_setup(key, name, scope):
+        with setting_up(self.engine, key, name, scope):
             self.gpu.in_use += brings
 
     def release(self, key=1, gives=0, in_teardown=True):
@@ -376,7 +376,7 @@ def old_cycle(memory):
 
 def test_what_a_fixture_leaves_to_the_collector_is_no_leak_of_its_though_its_last_test_leaked(world):
     world.open()
-    with world.engine.fixture_setup(1, "model", "module"):
+    with setting_up(world.engine, 1, "model", "module"):
         value = old_cycle(Holding(world.gpu, 16 * MiB))
     world.kept.append(Holding(world.gpu))
     world.engine.fixture_release(1, in_teardown=True)
@@ -408,7 +408,7 @@ def test_a_test_may_free_the_memory_of_an_earlier_fixture(world):
 
 def test_a_fixture_whose_setup_raises_is_booked_all_the_same(world):
     world.open()
-    with pytest.raises(ZeroDivisionError), world.engine.fixture_setup(1, "model", "module"):
+    with pytest.raises(ZeroDivisionError), setting_up(world.engine, 1, "model", "module"):
         world.gpu.in_use += 64 * MiB
         raise ZeroDivisionError
     world.release(gives=64 * MiB)
@@ -428,7 +428,7 @@ def test_garbage_of_a_fixtures_setup_does_not_hide_what_the_test_leaks(world):
         pass
 
     world.open()
-    with world.engine.fixture_setup(1, "model", "module"):
+    with setting_up(world.engine, 1, "model", "module"):
         node = Node()
         node.itself, node.memory = node, Holding(world.gpu, 8 * MiB)
         del node
@@ -808,7 +808,7 @@ def test_arrays_in_a_wider_fixture_are_its_own_and_judged_at_its_end():
     kept = []
     engine = host_engine(heap)
     engine.open("test_first", MODULE, TERMS)
-    with engine.fixture_setup(1, "data", "module"):
+    with setting_up(engine, 1, "data", "module"):
         kept.append(numpy.zeros(8 * MiB, dtype=numpy.uint8))
         heap.in_use += 8 * MiB
     assert engine.close(Ending()).leaks == ()
@@ -829,7 +829,7 @@ def test_what_a_test_adds_to_a_fixtures_value_is_the_fixtures():
         fixture_values=lambda keys: [(key, [value]) for key in keys],
     )
     engine.open("test_first", MODULE, TERMS)
-    with engine.fixture_setup(1, "model", "module"):
+    with setting_up(engine, 1, "model", "module"):
         heap.in_use += 2 * MiB
     engine.close(Ending())
     engine.open("test_trains", MODULE, TERMS)
@@ -919,7 +919,7 @@ def test_what_an_earlier_test_added_to_a_fixture_below_the_threshold_excuses_not
     kept = {}
     cache = world.values[1] = {}
     world.open()
-    with world.engine.fixture_setup(1, "cache", "session"):
+    with setting_up(world.engine, 1, "cache", "session"):
         pass
     world.put(cache, "batch", 512 * KiB)
     assert world.close() == []
@@ -932,7 +932,7 @@ def test_what_tests_added_to_a_fixtures_value_has_gone_when_the_runner_drops_the
     world = HostWorld()
     value = world.values[1] = {}
     world.open()
-    with world.engine.fixture_setup(1, "cache", "module"):
+    with setting_up(world.engine, 1, "cache", "module"):
         pass
     world.put(value, "batch", 8 * MiB)
     assert world.close() == []
@@ -946,7 +946,7 @@ def test_a_fixture_that_was_only_given_back_on_a_doubt_does_not_hide_the_next_le
     value = world.values[1] = {}
     kept = {}
     world.open(let_go=lambda everything: world.drop(value, "weights") if everything else None)
-    with world.engine.fixture_setup(1, "model", "module"):
+    with setting_up(world.engine, 1, "model", "module"):
         world.put(value, "weights", 16 * MiB)
     world.engine.fixture_release(1, in_teardown=True)
     assert world.close(module=True) == []
@@ -959,7 +959,7 @@ def test_what_tests_added_to_a_fixtures_value_is_its_leak_where_it_stays():
     world = HostWorld()
     value = world.values[1] = {}
     world.open()
-    with world.engine.fixture_setup(1, "cache", "module"):
+    with setting_up(world.engine, 1, "cache", "module"):
         world.heap.in_use += 8 * KiB
     world.put(value, "batch", 8 * MiB)
     assert world.close() == []
@@ -974,15 +974,15 @@ def test_arrays_that_a_setup_took_from_another_fixture_are_no_leak_when_they_com
     world.values[2] = {}
     optimizer = world.values[3] = {}
     world.open()
-    with world.engine.fixture_setup(1, "trained", "module"):
+    with setting_up(world.engine, 1, "trained", "module"):
         world.put(model, "gradients", 8 * MiB)
-    with world.engine.fixture_setup(2, "without_gradients", "class"):
+    with setting_up(world.engine, 2, "without_gradients", "class"):
         world.drop(model, "gradients")
     world.put(model, "gradients", 8 * MiB)
     world.engine.fixture_release(2, in_teardown=True)
     assert world.close() == []
     world.open()
-    with world.engine.fixture_setup(3, "optimizer", "module"):
+    with setting_up(world.engine, 3, "optimizer", "module"):
         pass
     world.put(optimizer, "moments", 16 * MiB)
     world.drop(model, "gradients")
@@ -1020,9 +1020,9 @@ def test_what_is_held_is_told_by_whom():
     gpu = ScriptedProbe()
     engine = Engine(Gauge("device", [gpu]), settle_seconds=0, cleaners=[])
     engine.open("test_a", "m", Terms(threshold_bytes=MiB))
-    with engine.fixture_setup(1, "model", "module"):
+    with setting_up(engine, 1, "model", "module"):
         gpu.in_use += 3 * MiB
-    with engine.fixture_setup(2, "engine", "session"):
+    with setting_up(engine, 2, "engine", "session"):
         gpu.in_use += 5 * MiB
     gpu.in_use += 2 * MiB
     held = engine.holdings()

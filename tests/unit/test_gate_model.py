@@ -13,6 +13,7 @@ from pytest_gpuclean.ladder import Kept
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.torch import TorchProbe
 from pytest_gpuclean.units import KiB, MiB
+from unit.fakes import setting_up
 from unit.gate_model import Reference
 
 TERMS = Terms(threshold_bytes=MiB)
@@ -156,7 +157,7 @@ class Run:
     def set_up(self, fixture):
         if fixture.name in self.up:
             return not fixture.fails
-        with self.engine.fixture_setup(fixture.name, fixture.name, fixture.scope):
+        with setting_up(self.engine, fixture.name, fixture.name, fixture.scope):
             value = [self.allocate(fixture.value, fixture.name)]
             if fixture.kept:
                 self.kept.append(self.allocate(fixture.kept, fixture.name))

@@ -16,7 +16,7 @@ NAME = "pytest_gpuclean"
 
 MIDDLE = ("memory", "cleanup", "leaks", "processes", "reports")
 GROUND = ("units", "errors")
-ENGINE = ("cards", "cleaning", "ends", "engine", "explaining", "judging", "ladder", "window")
+ENGINE = ("cards", "cleaning", "closing", "ends", "engine", "explaining", "judging", "ladder", "window")
 TOP = ("scripts", "cli", "plugin", "notebooks")
 ALLOWED = {
     "": (),
