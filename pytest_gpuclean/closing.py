@@ -53,6 +53,14 @@ class Closing:
         self._cards = cards
         self._explainer = explainer
 
+    def note_freed(self) -> None:
+        """Tell who looks holders up what the test has freed; trouble of that takes nothing from its verdict."""
+        if self._explainer is not None:
+            try:
+                self._explainer.note_freed(self._ledger.test)
+            except Exception as error:
+                self._judge.trouble.append(f"what was freed could not be looked up: {first_line(error)}")
+
     def let_go(self, window: Window) -> None:
         """Let go of what the runner keeps, where the test has more than it began with or a fixture has ended."""
         has_grown = not window.is_judged and self._has_grown(HOST_KEPT_BYTES)

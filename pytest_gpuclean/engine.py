@@ -241,6 +241,7 @@ class Engine:
         snapshot = latest if latest is not None and not self.ledger.heap_by_module else self._read(edge=edge)
         window.latest, window.has_acted = snapshot, False
         self.ledger.book(held(snapshot))
+        self._closing.note_freed()
         self.ledger.end_releases()
         window.leaks += peaks_over(snapshot, window)
         self._end_course(window, snapshot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -71,6 +72,9 @@ class Explainer:
 
         Numbers, no objects. An address that was given to something new mostly has another object on it.
         """
+        self._least_told: dict[Account, int] = {}
+        """The size of the smallest storage that has been told."""
+        self._prunings_left = limit
 
     def begin_module(self) -> None:
         """Take the threads, descriptors and shared memory of now as none of what the tests to come leave."""
@@ -122,16 +126,35 @@ class Explainer:
         if self._left and self.is_on:
             self._take(leak, blocks_on(Account(leak.device, leak.source)), older)
 
-    def _take(self, leak: Leak, blocks: Mapping[Identity, Block], older: Collection[Identity]) -> list[Block]:
-        account = Account(leak.device, leak.source)
-        known = {
+    def note_freed(self, changes: Mapping[Account, int]) -> None:
+        """Forget what is not alive any more, once as much was freed as something that has been told has.
+
+        What comes next may be given its address, and the `id` of what stood on it, and would pass for older.
+
+        Args:
+            changes: by how many bytes each account has changed in a test.
+        """
+        for account, least_bytes in self._least_told.items():
+            freed_bytes = -min((size for a, size in changes.items() if a.device == account.device), default=0)
+            if freed_bytes >= least_bytes and self._prunings_left and self._left:
+                self._prunings_left -= 1
+                self._older[account] = self._still_there(account, blocks_on(account))
+
+    def _still_there(self, account: Account, blocks: Mapping[Identity, Block]) -> dict[Identity, set[int]]:
+        return {
             identity: ids
             for identity, ids in self._older.get(account, {}).items()
             # What a graph has saved may have had no object of its own.
             if identity in blocks and not (ids and ids.isdisjoint(blocks[identity].ids))
         }
+
+    def _take(self, leak: Leak, blocks: Mapping[Identity, Block], older: Collection[Identity]) -> list[Block]:
+        account = Account(leak.device, leak.source)
+        known = self._still_there(account, blocks)
         chosen = self._chosen(blocks, leak, {*known, *older})
         self._older[account] = known | {block.identity: block.ids for block in chosen}
+        sizes = [block.size_bytes for block in chosen]
+        self._least_told[account] = min([*sizes, self._least_told.get(account, sys.maxsize)])
         return chosen
 
     def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:

@@ -81,6 +81,13 @@ class Names:
     def __init__(self, error=None):
         self.error = error
         self.asked = []
+        self.freed = []
+
+    def note_freed(self, changes):
+        if any(size < 0 for size in changes.values()):
+            self.freed.append(dict(changes))
+            if self.error is not None:
+                raise self.error
 
     def mark(self):
         self.asked.append("mark")
@@ -129,6 +136,28 @@ def test_what_is_in_use_before_the_first_test_is_marked_as_older():
         world.open()
         world.close()
     assert names.asked == ["module", "mark"]
+
+
+def test_what_a_test_has_freed_is_noted_before_anything_new_stands_there():
+    names = Names()
+    world = World(explainer=names)
+    world.gpu.in_use = 8 * MiB
+    world.open()
+    world.gpu.in_use -= 6 * MiB
+    world.close()
+    assert names.freed == [{Account("fake:0", "fake"): -6 * MiB}]
+
+
+def test_trouble_in_noting_what_was_freed_is_told():
+    world = World(explainer=Names(RuntimeError("a hostile object")))
+    world.gpu.in_use = 8 * MiB
+    world.open()
+    world.gpu.in_use -= 6 * MiB
+    record = world.close()
+    assert (record.leaks, record.problems) == (
+        (),
+        ("what was freed could not be looked up: RuntimeError: a hostile object",),
+    )
 
 
 def test_trouble_in_looking_up_who_holds_it_takes_nothing_from_the_verdict():

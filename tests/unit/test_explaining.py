@@ -1,12 +1,14 @@
 """What a leak is made of: not what was there before, what has been told already, or what live fixtures hold."""
 
+import ctypes
 import dataclasses
 import gc
+from contextlib import contextmanager
 
 import pytest
 
 from pytest_gpuclean.explaining import Explainer
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model import ARRAYS, HEAP, Leak
 from pytest_gpuclean.units import KiB, MiB
 
 numpy = pytest.importorskip("numpy")
@@ -71,6 +73,28 @@ def test_what_was_allowed_is_no_part_of_the_next():
     asked.take_in(leak())
     KEPT.append(zeros())
     assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+@contextmanager
+def out_of_sight(index):
+    """Hide an array, so that one with its address and its `id` comes up later: nobody can have it made so."""
+    array = ctypes.py_object(KEPT[index])
+    ctypes.pythonapi.Py_IncRef(array)
+    place = id(KEPT[index])
+    KEPT[index] = array = None
+    yield
+    KEPT[index] = ctypes.cast(place, ctypes.py_object).value
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(KEPT[index]))
+
+
+@pytest.mark.parametrize("account", [ARRAYS, HEAP])
+def test_what_is_made_where_something_was_freed_that_has_been_told_is_new(account):
+    asked = explainer()
+    KEPT.extend([zeros(), zeros()])
+    asked.explained(leak(8))
+    with out_of_sight(0):
+        asked.note_freed({account: -4 * MiB})
+    assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[0]"]
 
 
 def test_what_is_excused_counts_apart_and_nothing_else_does():
