@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from pytest_gpuclean.cleanup.interface import Skip as Skip
     from pytest_gpuclean.errors import GpuCleanWarning as GpuCleanWarning
     from pytest_gpuclean.memory.interface import Probe as Probe
-    from pytest_gpuclean.model import CleanupResult as CleanupResult
-    from pytest_gpuclean.model import Leak as Leak
-    from pytest_gpuclean.model import LeftProcess as LeftProcess
-    from pytest_gpuclean.model import Reading as Reading
-    from pytest_gpuclean.model import Snapshot as Snapshot
-    from pytest_gpuclean.model import StepResult as StepResult
     from pytest_gpuclean.model import Unavailable as Unavailable
+    from pytest_gpuclean.model.cleanup import CleanupResult as CleanupResult
+    from pytest_gpuclean.model.cleanup import StepResult as StepResult
+    from pytest_gpuclean.model.leaks import Leak as Leak
+    from pytest_gpuclean.model.memory import Reading as Reading
+    from pytest_gpuclean.model.memory import Snapshot as Snapshot
+    from pytest_gpuclean.model.processes import LeftProcess as LeftProcess
     from pytest_gpuclean.processes.families.interface import Family as Family
     from pytest_gpuclean.processes.families.interface import Kind as Kind
     from pytest_gpuclean.scripts.cleanups import cleanup_between_runs as cleanup_between_runs
@@ -42,14 +42,14 @@ _HOMES = {
     "Skip": "cleanup.interface",
     "GpuCleanWarning": "errors",
     "Probe": "memory.interface",
-    "CleanupResult": "model",
+    "CleanupResult": "model.cleanup",
     "Family": "processes.families.interface",
     "Kind": "processes.families.interface",
-    "Leak": "model",
-    "LeftProcess": "model",
-    "Reading": "model",
-    "Snapshot": "model",
-    "StepResult": "model",
+    "Leak": "model.leaks",
+    "LeftProcess": "model.processes",
+    "Reading": "model.memory",
+    "Snapshot": "model.memory",
+    "StepResult": "model.cleanup",
     "Unavailable": "model",
     "cleanup_between_runs": "scripts.cleanups",
     "cleanup_training_resources": "scripts.cleanups",

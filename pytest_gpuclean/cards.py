@@ -19,7 +19,10 @@ from pytest_gpuclean.memory.card_users import (
 )
 from pytest_gpuclean.memory.cards import CardUse
 from pytest_gpuclean.memory.nvml import Nvml
-from pytest_gpuclean.model import Leak, LeftProcess, Snapshot, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import Snapshot
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.command import label, read_command
 from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.units import format_seconds, format_size

@@ -8,7 +8,8 @@ from pytest_gpuclean.cleanup import CLEANERS
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
 from pytest_gpuclean.memory.gauge import in_use
-from pytest_gpuclean.model import CleanupResult, Snapshot
+from pytest_gpuclean.model.cleanup import CleanupResult
+from pytest_gpuclean.model.memory import Snapshot
 
 
 class Cleaning:

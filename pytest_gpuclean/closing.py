@@ -14,7 +14,9 @@ from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import Kept
 from pytest_gpuclean.memory.gauge import held
 from pytest_gpuclean.memory.interface import first_line
-from pytest_gpuclean.model import HEAP, Leak, Level, Snapshot
+from pytest_gpuclean.model.cleanup import Level
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import HEAP, Snapshot
 from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import HOST_KEPT_BYTES, Ending, Window, has_allocated, leak
 

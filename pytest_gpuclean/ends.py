@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.leaks.ledger import Drift
-from pytest_gpuclean.model import Leak, LeftProcess
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.window import Ending, LeakKind, Window, leak
 
 

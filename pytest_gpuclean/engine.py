@@ -25,7 +25,10 @@ from pytest_gpuclean.ladder import Kept, LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import Gauge, held
 from pytest_gpuclean.memory.peaks import Peaks
-from pytest_gpuclean.model import HEAP, CleanupResult, Holdings, Leak, Level, Snapshot, TestRecord
+from pytest_gpuclean.model.cleanup import CleanupResult, Level
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import HEAP, Holdings, Snapshot
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.processes.watch import ProcessWatch
 from pytest_gpuclean.window import (
     Course,

@@ -19,7 +19,8 @@ from pytest_gpuclean.memory.graphs import graphs_of
 from pytest_gpuclean.memory.living import Block, blocks_on, contents_of
 from pytest_gpuclean.memory.reach import Walk
 from pytest_gpuclean.memory.residue import Residue
-from pytest_gpuclean.model import ARRAYS, Account, Explanation, Holder, Leak
+from pytest_gpuclean.model.leaks import Explanation, Holder, Leak
+from pytest_gpuclean.model.memory import ARRAYS, Account
 from pytest_gpuclean.units import format_size
 
 Identity = tuple[str, int]

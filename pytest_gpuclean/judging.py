@@ -17,7 +17,7 @@ from pytest_gpuclean.memory.census import host_storages
 from pytest_gpuclean.memory.gauge import Gauge, held, rounds
 from pytest_gpuclean.memory.imports import ImportWatch
 from pytest_gpuclean.memory.reach import Walk
-from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account, Bytes
 
 _SHORT_WALK = 20_000
 """Objects to look at in a value of the runner; what a longer walk would find is let go of only on a doubt."""

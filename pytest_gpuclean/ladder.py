@@ -15,7 +15,7 @@ from pytest_gpuclean.leaks.ledger import FixtureShare
 from pytest_gpuclean.leaks.verdict import judged_growth
 from pytest_gpuclean.memory.gauge import held, rounds
 from pytest_gpuclean.memory.reach import Walk
-from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account, Bytes
 
 if TYPE_CHECKING:
     from pytest_gpuclean.judging import Judge

@@ -11,19 +11,10 @@ from pytest_gpuclean.ladder import LetGo
 from pytest_gpuclean.leaks.ledger import Ledger
 from pytest_gpuclean.memory.gauge import ever_allocated
 from pytest_gpuclean.memory.peaks import Peak
-from pytest_gpuclean.model import (
-    ARRAYS,
-    HEAP,
-    Account,
-    Bytes,
-    CleanupResult,
-    FixtureHolding,
-    Holdings,
-    Leak,
-    LeftProcess,
-    Reading,
-    Snapshot,
-)
+from pytest_gpuclean.model.cleanup import CleanupResult
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account, Bytes, FixtureHolding, Holdings, Reading, Snapshot
+from pytest_gpuclean.model.processes import LeftProcess
 
 HOST_KEPT_BYTES = 16 * 1024
 """How far the runner's own reports and logs move the heap in every test, and more."""

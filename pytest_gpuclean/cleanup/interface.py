@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from pytest_gpuclean.model import Level
+from pytest_gpuclean.model.cleanup import Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

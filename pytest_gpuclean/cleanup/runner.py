@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, RefusedError, Skip
-from pytest_gpuclean.model import CleanupResult, StepResult
+from pytest_gpuclean.model.cleanup import CleanupResult, StepResult
 
 InUse = dict[str, int]
 """Bytes in use by device, live objects and reserved caches together."""

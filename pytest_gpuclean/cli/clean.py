@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_gpuclean.cli.console import Console, write_json
 from pytest_gpuclean.cli.reading import read_seconds
 from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import LeftProcess, StepResult
+from pytest_gpuclean.model.cleanup import StepResult
+from pytest_gpuclean.model.processes import LeftProcess
 
 if TYPE_CHECKING:
     from pytest_gpuclean.cleanup.system import SystemCleaners

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from pytest_gpuclean.cli.reading import read_seconds
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 
 _MOMENT_SECONDS = 0.2
 """What goes by itself within this is no leak."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model.leaks import Leak
 
 
 @dataclass(frozen=True, slots=True)

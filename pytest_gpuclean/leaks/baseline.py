@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model.leaks import Leak
 from pytest_gpuclean.units import KiB, format_size
 
 _MOST_HOLDERS = 5

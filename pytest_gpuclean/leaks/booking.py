@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_gpuclean.leaks import causes, chains
 from pytest_gpuclean.leaks.landmarks import Start
-from pytest_gpuclean.model import Holder
+from pytest_gpuclean.model.leaks import Holder
 
 _MOST_ATTRIBUTES = 3
 """An object that holds leaked memory in more attributes than these is one holder."""

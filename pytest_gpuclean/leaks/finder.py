@@ -14,7 +14,7 @@ from pytest_gpuclean.leaks.representatives import Representatives
 from pytest_gpuclean.leaks.roots import Roots
 from pytest_gpuclean.leaks.search import Trail
 from pytest_gpuclean.leaks.untracked import Untracked
-from pytest_gpuclean.model import Holder
+from pytest_gpuclean.model.leaks import Holder
 
 _ENOUGH = 0.95
 """Of the bytes: who holds the rest is not looked for."""

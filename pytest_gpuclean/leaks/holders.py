@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pytest_gpuclean.leaks.finder import Finder
-from pytest_gpuclean.model import Holder
+from pytest_gpuclean.model.leaks import Holder
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account, Bytes
 
 _HEAP_NOISE_BYTES = 64 * 1024
 """By less than that a setup moves the heap without any array."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pytest_gpuclean.model import ARRAYS, HEAP, Account, Bytes
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account, Bytes
 
 
 class Split(NamedTuple):

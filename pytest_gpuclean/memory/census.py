@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.jax import live_clients
 from pytest_gpuclean.memory.storages import Storage, StorageReaders, elements_of
-from pytest_gpuclean.model import ARRAYS
+from pytest_gpuclean.model.memory import ARRAYS
 
 _UNTRACKED = (dict, tuple)
 """Containers that the collector stops tracking where they hold nothing but numbers, text and arrays."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pytest_gpuclean.memory.interface import Probe
-from pytest_gpuclean.model import Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Reading
 
 _OPTIONAL = ("requested_bytes", "peak_bytes", "total_bytes")
 _FIGURES = ("allocated_bytes", "reserved_bytes", *_OPTIONAL)

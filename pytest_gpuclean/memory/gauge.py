@@ -10,7 +10,8 @@ from pytest_gpuclean.memory import DEVICE_PROBES, run_has_accelerator
 from pytest_gpuclean.memory.foreign import ForeignProbe, source_of
 from pytest_gpuclean.memory.host import HostProbe
 from pytest_gpuclean.memory.interface import Probe, first_line
-from pytest_gpuclean.model import Bytes, Reading, Snapshot, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Bytes, Reading, Snapshot
 
 _ALWAYS_LOADED = "sys"
 """Stands for the framework of somebody's probe: it is asked whatever is loaded."""

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_gpuclean.model import HEAP, Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import HEAP, Reading
 
 SLOW_READ_SECONDS = 5e-3
 """A heap that is badly fragmented takes up to 9 ms to read (1.4 us otherwise): then it is read by module."""

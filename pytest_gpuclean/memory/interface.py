@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from pytest_gpuclean.model import Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Reading
 
 
 @runtime_checkable

@@ -8,7 +8,8 @@ from typing import Any
 
 from pytest_gpuclean.memory.census import Living, each_living
 from pytest_gpuclean.memory.storages import StorageReaders
-from pytest_gpuclean.model import Account, Content
+from pytest_gpuclean.model.leaks import Content
+from pytest_gpuclean.model.memory import Account
 
 Identity = tuple[str, int]
 

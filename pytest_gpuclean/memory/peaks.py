@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from pytest_gpuclean.memory.gauge import Gauge
-from pytest_gpuclean.model import Account, Bytes, Reading, Snapshot
+from pytest_gpuclean.model.memory import Account, Bytes, Reading, Snapshot
 
 
 class Peak:

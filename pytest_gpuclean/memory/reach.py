@@ -15,7 +15,7 @@ from typing import Any
 
 from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.storages import StorageReaders, elements_of
-from pytest_gpuclean.model import Bytes
+from pytest_gpuclean.model.memory import Bytes
 
 WALK_SECONDS = 5.0
 """A walk over a larger value is cut: what it did not reach counts as nobody's."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pytest_gpuclean.memory.interface import loaded, member
 from pytest_gpuclean.memory.tensorflow import device_name
-from pytest_gpuclean.model import ARRAYS, Account
+from pytest_gpuclean.model.memory import ARRAYS, Account
 
 _DEVICE_GRAIN_BYTES = 512
 """torch's device allocators round each block up to this."""

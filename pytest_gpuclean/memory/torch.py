@@ -10,7 +10,8 @@ from typing import Any
 
 from pytest_gpuclean.memory.driver import gpu_is_visible
 from pytest_gpuclean.memory.interface import first_line, loaded, member, whole
-from pytest_gpuclean.model import Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Reading
 
 Stats = dict[str, Any]
 Figures = tuple[int, int, int | None, int, int]

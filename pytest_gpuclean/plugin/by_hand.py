@@ -10,7 +10,10 @@ from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.memory.peaks import Peak
-from pytest_gpuclean.model import Bytes, CleanupResult, Leak, Level, Snapshot, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.cleanup import CleanupResult, Level
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import Bytes, Snapshot
 from pytest_gpuclean.plugin.guard import Guard
 from pytest_gpuclean.plugin.outcome import LeakFailure
 from pytest_gpuclean.plugin.settings import Settings

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin import internals
 
 _OUTCOMES = (Exception, pytest.fail.Exception, pytest.skip.Exception)

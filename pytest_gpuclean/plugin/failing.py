@@ -12,7 +12,7 @@ import pytest
 from pytest_gpuclean.engine import Engine
 from pytest_gpuclean.memory.failures import Failure, classify
 from pytest_gpuclean.memory.health import HealthCheck
-from pytest_gpuclean.model import DeviceFailure
+from pytest_gpuclean.model.records import DeviceFailure
 from pytest_gpuclean.plugin.again import Again
 from pytest_gpuclean.plugin.cards import elsewhere
 from pytest_gpuclean.plugin.clock import clock_of

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_gpuclean.model import CleanupResult, Level, Snapshot, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.cleanup import CleanupResult, Level
+from pytest_gpuclean.model.memory import Snapshot
 from pytest_gpuclean.plugin.options import LEVELS
 from pytest_gpuclean.units import parse_choice
 

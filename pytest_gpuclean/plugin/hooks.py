@@ -18,7 +18,8 @@ from pytest_gpuclean.memory import DEVICE_PROBES
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.interface import Probe
 from pytest_gpuclean.memory.sites import Sites
-from pytest_gpuclean.model import Leak, TestRecord
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin import retention
 from pytest_gpuclean.plugin.assign import assigned_to
 from pytest_gpuclean.plugin.boundaries import ends, ends_module, module_of

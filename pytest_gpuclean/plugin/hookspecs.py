@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_gpuclean.cleanup.interface import Cleaner
     from pytest_gpuclean.memory.interface import Probe
-    from pytest_gpuclean.model import Leak
+    from pytest_gpuclean.model.leaks import Leak
     from pytest_gpuclean.processes.families.interface import Family
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pytest_gpuclean.cleanup.interface import Occasion
 from pytest_gpuclean.cleanup.runner import run_cleanup
 from pytest_gpuclean.cleanup.system import SystemCleaners
-from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.processes.selectors import Selector
 from pytest_gpuclean.units import format_seconds
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuclean.memory.failures import Failure, says_lost
 from pytest_gpuclean.memory.health import Answer
-from pytest_gpuclean.model import DeviceFailure
+from pytest_gpuclean.model.records import DeviceFailure
 from pytest_gpuclean.plugin.telling import attach_failure
 from pytest_gpuclean.reports.failures import consequence_text, is_same_device, lost_text
 

@@ -15,7 +15,9 @@ from pytest_gpuclean.errors import GpuCleanWarning
 from pytest_gpuclean.leaks.allow import allowance_of
 from pytest_gpuclean.leaks.baseline import known_from
 from pytest_gpuclean.memory.interface import first_line
-from pytest_gpuclean.model import Leak, LeftProcess, TestRecord
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.processes import LeftProcess
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin.baseline import Baseline
 from pytest_gpuclean.plugin.names import plain_name
 from pytest_gpuclean.plugin.plans import Allowance, plan_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import Level
+from pytest_gpuclean.model.cleanup import Level
 from pytest_gpuclean.plugin.marks import Said, said_on
 from pytest_gpuclean.plugin.options import EVERY, LEVELS
 from pytest_gpuclean.plugin.settings import Settings

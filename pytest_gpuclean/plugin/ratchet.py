@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.leaks.baseline import Known, changes, known_from, not_collected, renewed
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model.leaks import Leak
 from pytest_gpuclean.plugin.baseline import INPUT
 from pytest_gpuclean.plugin.baseline_file import baseline_text
 from pytest_gpuclean.plugin.extent import Extent

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuclean.model import HEAP, Bytes, Snapshot, TestRecord
+from pytest_gpuclean.model.memory import HEAP, Bytes, Snapshot
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.reports.data import DeviceUse, FixtureSpan
 from pytest_gpuclean.reports.junit import PREFIX, properties

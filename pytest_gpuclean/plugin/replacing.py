@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuclean.model import DeviceFailure
+from pytest_gpuclean.model.records import DeviceFailure
 from pytest_gpuclean.plugin import internals
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.lost import OnLost

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.memory.interface import first_line
-from pytest_gpuclean.model import TestRecord
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin.extent import Extent
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.names import worker_of

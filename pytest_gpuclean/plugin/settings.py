@@ -11,7 +11,7 @@ import pytest
 
 from pytest_gpuclean import units
 from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import Level
+from pytest_gpuclean.model.cleanup import Level
 from pytest_gpuclean.plugin.options import OPTIONS, Option
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import pytest
 from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.memory.nvml import Nvml
-from pytest_gpuclean.model import LeftProcess, TestRecord
+from pytest_gpuclean.model.processes import LeftProcess
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin import internals
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.host_memory import HostMemory

@@ -13,7 +13,8 @@ import pytest
 from pytest_gpuclean.cards import unaccounted_lines
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.nvml import Nvml
-from pytest_gpuclean.model import DeviceFailure, RunReport, TestRecord, Wire
+from pytest_gpuclean.model import Wire
+from pytest_gpuclean.model.records import DeviceFailure, RunReport, TestRecord
 from pytest_gpuclean.plugin.baseline import Baseline
 from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.names import worker_of

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pytest_gpuclean.model import LeftProcess, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families import families_with

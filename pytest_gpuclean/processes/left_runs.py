@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.dead_run import DeadRun
 from pytest_gpuclean.processes.discovery import OwnedProcess

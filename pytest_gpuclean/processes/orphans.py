@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families.interface import Command, Family, Kind

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from pytest_gpuclean.model import LeftProcess, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.aftermath import clear_up
 from pytest_gpuclean.processes.around import Around, Link, Owner, is_next_link
 from pytest_gpuclean.processes.command import command_line, label, read_command

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.command import command_line, label
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families.interface import Command, Family

@@ -6,7 +6,7 @@ import select
 import time
 from collections.abc import Iterable
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.families.workers import RESOURCE_TRACKER
 from pytest_gpuclean.processes.identity import NoPin, pin
 from pytest_gpuclean.processes.procfs import Procfs

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from pytest_gpuclean.model import LeftProcess, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.blame import Blame, Starter
 from pytest_gpuclean.processes.command import command_line, label, read_command

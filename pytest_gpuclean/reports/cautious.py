@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 
 _HIDDEN = "…"
 _PROGRAM = re.compile(r"\[?[\w./+-]{1,120}\]?")

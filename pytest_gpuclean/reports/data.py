@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_gpuclean.model import Leak, LeftProcess
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.processes import LeftProcess
 
 VERSION = 1
 """Of the format: raised where a reader of the old one would misunderstand the new one."""

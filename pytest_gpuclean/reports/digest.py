@@ -6,7 +6,8 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pytest_gpuclean.model import Leak, LeftProcess
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.reports.data import Report, TestEntry
 from pytest_gpuclean.units import format_seconds, format_size
 

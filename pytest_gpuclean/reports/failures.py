@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_gpuclean.model import DeviceFailure, Holdings, Leak, Reading
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import Holdings, Reading
+from pytest_gpuclean.model.records import DeviceFailure
 from pytest_gpuclean.units import format_size
 
 _MOST_NAMED = 3

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model.leaks import Leak
 from pytest_gpuclean.reports.digest import held_by
 from pytest_gpuclean.reports.terminal import leak_headline
 from pytest_gpuclean.units import format_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_gpuclean.model import Content, Explanation, Holder
+from pytest_gpuclean.model.leaks import Content, Explanation, Holder
 from pytest_gpuclean.reports.advice import advice_on
 from pytest_gpuclean.units import format_size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_gpuclean.model import Leak
+from pytest_gpuclean.model.leaks import Leak
 from pytest_gpuclean.reports.data import DeviceUse
 
 PREFIX = "gpuclean_"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.units import format_seconds, format_size
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_gpuclean.model import CleanupResult, Leak, LeftProcess, RunReport, TestRecord
+from pytest_gpuclean.model.cleanup import CleanupResult
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.processes import LeftProcess
+from pytest_gpuclean.model.records import RunReport, TestRecord
 from pytest_gpuclean.reports.failures import failure_lines
 from pytest_gpuclean.reports.holders import explanation_lines
 from pytest_gpuclean.reports.processes import describe_left

@@ -8,7 +8,7 @@ import pytest_gpuclean.scripts.mark  # noqa: F401  see there
 from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.errors import InputError
-from pytest_gpuclean.model import CleanupResult, Level, StepResult
+from pytest_gpuclean.model.cleanup import CleanupResult, Level, StepResult
 from pytest_gpuclean.processes.selectors import Selector
 from pytest_gpuclean.scripts.naming import HostWide, read_host_wide
 from pytest_gpuclean.scripts.own import is_board, is_robot, is_script

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest_gpuclean.scripts.mark  # noqa: F401  see there
 from pytest_gpuclean.cleanup.interface import Cleaner
-from pytest_gpuclean.model import CleanupResult
+from pytest_gpuclean.model.cleanup import CleanupResult
 from pytest_gpuclean.processes.host_wide import plan
 from pytest_gpuclean.processes.selectors import Selector, parse_selectors
 from pytest_gpuclean.scripts.cleanups import named_steps

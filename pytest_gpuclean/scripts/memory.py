@@ -9,7 +9,8 @@ from pytest_gpuclean.cleanup.garbage import GarbageCleaner
 from pytest_gpuclean.cleanup.host import HeapTrimCleaner
 from pytest_gpuclean.cleanup.interface import Cleaner
 from pytest_gpuclean.cleanup.system import DROP_CACHES, GPU_RESET
-from pytest_gpuclean.model import CleanupResult, Snapshot
+from pytest_gpuclean.model.cleanup import CleanupResult
+from pytest_gpuclean.model.memory import Snapshot
 from pytest_gpuclean.scripts.naming import HostWide, read_host_wide
 from pytest_gpuclean.scripts.session import session
 from pytest_gpuclean.scripts.steps import RefusedStep, cache_steps

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.cleanup.garbage import collect_all
 from pytest_gpuclean.memory.nvml import Nvml
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.command import label, read_command
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess

@@ -16,7 +16,8 @@ from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.settle import KnownThreads, ThreadWatch
 from pytest_gpuclean.cleanup.system import SystemCleaners
 from pytest_gpuclean.memory.gauge import Gauge, held
-from pytest_gpuclean.model import Bytes, CleanupResult, Level, Snapshot
+from pytest_gpuclean.model.cleanup import CleanupResult, Level
+from pytest_gpuclean.model.memory import Bytes, Snapshot
 from pytest_gpuclean.scripts.own import OwnProcesses
 
 Flow = tuple[int, int]

@@ -9,7 +9,8 @@ from pytest_gpuclean.cleanup.interface import Cleaner, Occasion, RefusedError, S
 from pytest_gpuclean.cleanup.settle import NewThreads, wait_until
 from pytest_gpuclean.cleanup.system import CACHE_CLEANERS
 from pytest_gpuclean.memory.gauge import held
-from pytest_gpuclean.model import HEAP, Bytes, LeftProcess
+from pytest_gpuclean.model.memory import HEAP, Bytes
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.host_wide import carry_out, plan
 from pytest_gpuclean.processes.ownership import Claim
 from pytest_gpuclean.processes.selectors import Selector

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from pytest_gpuclean.model import CleanupResult, Snapshot, StepResult
+from pytest_gpuclean.model.cleanup import CleanupResult, StepResult
+from pytest_gpuclean.model.memory import Snapshot
 from pytest_gpuclean.units import KiB, format_seconds, format_size
 
 _LEAST_TOLD_BYTES = 64 * KiB

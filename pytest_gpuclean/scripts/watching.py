@@ -11,7 +11,9 @@ from typing import Any, TypeVar, cast, overload
 
 from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Cleaner
-from pytest_gpuclean.model import CleanupResult, LeftProcess, Level, Snapshot
+from pytest_gpuclean.model.cleanup import CleanupResult, Level
+from pytest_gpuclean.model.memory import Snapshot
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.scripts.own import OwnProcesses
 from pytest_gpuclean.scripts.session import Flow, Session, flow_here, session
 from pytest_gpuclean.scripts.steps import OwnStep, SettleStep

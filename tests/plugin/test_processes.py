@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_gpuclean.model import LeftProcess, TestRecord
+from pytest_gpuclean.model.processes import LeftProcess
+from pytest_gpuclean.model.records import TestRecord
 from pytest_gpuclean.plugin.outcome import Verdicts
 from pytest_gpuclean.plugin.settings import Settings
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.engine import Engine
-from pytest_gpuclean.model import Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Reading
 from pytest_gpuclean.units import MiB
 
 DEVICE = "fake:0"

@@ -12,7 +12,8 @@ import pytest
 from pytest_gpuclean.cards import CardWatch, who_holds
 from pytest_gpuclean.memory.card_users import is_in_namespace
 from pytest_gpuclean.memory.cards import Card, CardUse, CardUser
-from pytest_gpuclean.model import LeftProcess, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.units import GiB, MiB
 from unit.fakepynvml import FakePynvml, Part, nvml_of

@@ -9,7 +9,8 @@ import pytest
 from pytest_gpuclean.cleanup.interface import Skip
 from pytest_gpuclean.engine import Ending, Engine, Terms
 from pytest_gpuclean.memory.gauge import Gauge
-from pytest_gpuclean.model import HEAP, Explanation, Leak, Reading
+from pytest_gpuclean.model.leaks import Explanation, Leak
+from pytest_gpuclean.model.memory import HEAP, Account, Reading
 from pytest_gpuclean.units import KiB, MiB
 from unit.fakes import DEVICE, Holding, ScriptedProbe, setting_up
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from pytest_gpuclean.explaining import Explainer
-from pytest_gpuclean.model import ARRAYS, HEAP, Leak
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import ARRAYS, HEAP
 from pytest_gpuclean.units import KiB, MiB
 
 numpy = pytest.importorskip("numpy")

@@ -7,21 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_gpuclean.model import (
-    Account,
-    CleanupResult,
-    Content,
-    Explanation,
-    Holder,
-    Leak,
-    LeftProcess,
-    Reading,
-    RunReport,
-    Snapshot,
-    StepResult,
-    TestRecord,
-    Unavailable,
-)
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.cleanup import CleanupResult, StepResult
+from pytest_gpuclean.model.leaks import Content, Explanation, Holder, Leak
+from pytest_gpuclean.model.memory import Account, Reading, Snapshot
+from pytest_gpuclean.model.processes import LeftProcess
+from pytest_gpuclean.model.records import RunReport, TestRecord
 from pytest_gpuclean.units import MiB
 
 SIZES = st.dictionaries(st.text(max_size=8), st.integers(-(2**60), 2**60), max_size=3)

@@ -10,7 +10,8 @@ from pytest_gpuclean.cleanup.callables import CallableCleaner
 from pytest_gpuclean.cleanup.interface import Occasion, Skip
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.memory.gauge import Gauge
-from pytest_gpuclean.model import CleanupResult, LeftProcess, StepResult
+from pytest_gpuclean.model.cleanup import CleanupResult, StepResult
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.families.interface import Command
 from pytest_gpuclean.processes.selectors import Selector
 from pytest_gpuclean.scripts.naming import read_host_wide

@@ -4,7 +4,7 @@ import pytest
 
 from pytest_gpuclean.errors import InputError
 from pytest_gpuclean.leaks.allow import Allowed, allowance_of, parse_allowances
-from pytest_gpuclean.model import Explanation, Holder, Leak
+from pytest_gpuclean.model.leaks import Explanation, Holder, Leak
 from pytest_gpuclean.units import MiB
 
 

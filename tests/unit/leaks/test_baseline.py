@@ -14,7 +14,7 @@ from pytest_gpuclean.leaks.baseline import (
     renewed,
     stable_name,
 )
-from pytest_gpuclean.model import Explanation, Holder, Leak
+from pytest_gpuclean.model.leaks import Explanation, Holder, Leak
 from pytest_gpuclean.units import KiB, MiB
 
 CACHE = ("test_a.CACHE",)

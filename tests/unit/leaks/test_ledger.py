@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pytest_gpuclean.leaks.ledger import Ledger
-from pytest_gpuclean.model import ARRAYS, HEAP, Account
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account
 from pytest_gpuclean.units import MiB
 
 GPU = Account("cuda:0", "torch")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_gpuclean.leaks.verdict import Split, judge, judged_growth
-from pytest_gpuclean.model import ARRAYS, HEAP, Account
+from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account
 
 CUDA = Account("cuda:0", "torch")
 

@@ -12,7 +12,7 @@ from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.census import host_storages
 from pytest_gpuclean.memory.graph_limits import LookLimit
 from pytest_gpuclean.memory.reach import Walk
-from pytest_gpuclean.model import ARRAYS
+from pytest_gpuclean.model.memory import ARRAYS
 from pytest_gpuclean.units import MiB
 from unit.fakes import remove
 

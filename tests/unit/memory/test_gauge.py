@@ -6,7 +6,8 @@ import pytest
 
 from pytest_gpuclean.memory.cupy import CupyProbe
 from pytest_gpuclean.memory.gauge import Gauge, ever_allocated, held, in_use, rounds
-from pytest_gpuclean.model import HEAP, Account, Reading, Snapshot, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import HEAP, Account, Reading, Snapshot
 from unit.fakes import ScriptedProbe, fake_module, put
 
 

@@ -10,7 +10,8 @@ import pytest
 psutil = pytest.importorskip("psutil")
 
 from pytest_gpuclean.memory.host import SLOW_READ_SECONDS, HostProbe  # noqa: E402
-from pytest_gpuclean.model import HEAP, Reading, Unavailable  # noqa: E402
+from pytest_gpuclean.model import Unavailable  # noqa: E402
+from pytest_gpuclean.model.memory import HEAP, Reading  # noqa: E402
 from pytest_gpuclean.units import MiB  # noqa: E402
 
 if not hasattr(psutil, "heap_info"):

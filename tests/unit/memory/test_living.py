@@ -5,7 +5,8 @@ import gc
 import pytest
 
 from pytest_gpuclean.memory.living import blocks_on, contents_of, words_of
-from pytest_gpuclean.model import ARRAYS, Content
+from pytest_gpuclean.model.leaks import Content
+from pytest_gpuclean.model.memory import ARRAYS
 from pytest_gpuclean.units import MiB
 
 numpy = pytest.importorskip("numpy")

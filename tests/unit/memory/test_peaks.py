@@ -2,7 +2,7 @@
 
 from pytest_gpuclean.memory.gauge import Gauge
 from pytest_gpuclean.memory.peaks import Peaks
-from pytest_gpuclean.model import Account
+from pytest_gpuclean.model.memory import Account
 from pytest_gpuclean.units import MiB
 from unit.fakes import ScriptedProbe
 

@@ -10,7 +10,7 @@ import pytest
 numpy = pytest.importorskip("numpy")
 
 from pytest_gpuclean.memory.reach import WALK_SECONDS, Walk  # noqa: E402
-from pytest_gpuclean.model import ARRAYS  # noqa: E402
+from pytest_gpuclean.model.memory import ARRAYS  # noqa: E402
 from pytest_gpuclean.units import MiB  # noqa: E402
 
 

@@ -5,7 +5,7 @@ import pytest
 numpy = pytest.importorskip("numpy")
 
 from pytest_gpuclean.memory.storages import Storage, StorageReaders  # noqa: E402
-from pytest_gpuclean.model import ARRAYS, Account  # noqa: E402
+from pytest_gpuclean.model.memory import ARRAYS, Account  # noqa: E402
 from pytest_gpuclean.units import MiB  # noqa: E402
 from unit.fakes import fake_module, put  # noqa: E402
 

@@ -6,7 +6,8 @@ import pytest
 
 from pytest_gpuclean.memory.jax import JaxProbe, live_clients
 from pytest_gpuclean.memory.tensorflow import TensorFlowProbe, live_context
-from pytest_gpuclean.model import Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Reading
 from pytest_gpuclean.units import MiB
 from unit.fakes import fake_module, put, remove
 

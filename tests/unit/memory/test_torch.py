@@ -7,7 +7,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from pytest_gpuclean.memory.torch import TorchProbe, accelerator_is_expected, initialised_backends
-from pytest_gpuclean.model import Reading, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.memory import Reading
 from pytest_gpuclean.units import MiB
 from unit.fakes import fake_module, put, remove
 

@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
-from pytest_gpuclean.model import DeviceFailure, FixtureHolding, Holdings, Leak, Reading, Snapshot, Unavailable
+from pytest_gpuclean.model import Unavailable
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.memory import FixtureHolding, Holdings, Reading, Snapshot
+from pytest_gpuclean.model.records import DeviceFailure
 from pytest_gpuclean.reports.failures import (
     Elsewhere,
     consequence_text,

@@ -1,6 +1,6 @@
 """The text of a leak: what it is made of, who holds it, what to do; about a dozen lines unless all is asked for."""
 
-from pytest_gpuclean.model import Content, Explanation, Holder, Leak
+from pytest_gpuclean.model.leaks import Content, Explanation, Holder, Leak
 from pytest_gpuclean.reports.terminal import leak_text
 from pytest_gpuclean.units import MiB
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_gpuclean.model import LeftProcess
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.reports.processes import describe_left
 from pytest_gpuclean.reports.terminal import left_texts
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from pytest_gpuclean.model import CleanupResult, Leak, RunReport, StepResult, TestRecord
+from pytest_gpuclean.model.cleanup import CleanupResult, StepResult
+from pytest_gpuclean.model.leaks import Leak
+from pytest_gpuclean.model.records import RunReport, TestRecord
 from pytest_gpuclean.reports.terminal import header_line, leak_headline, leak_text, stage_lines, summary_lines
 from pytest_gpuclean.units import MiB
 

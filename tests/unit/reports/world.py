@@ -1,6 +1,7 @@
 """A report with something of everything, and texts that no format may take for its own markup."""
 
-from pytest_gpuclean.model import Content, Explanation, Holder, Leak, LeftProcess
+from pytest_gpuclean.model.leaks import Content, Explanation, Holder, Leak
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.reports.data import Aside, DeviceUse, FixtureSpan, Report, Run, Shard, StepTotal, TestEntry
 from pytest_gpuclean.units import MiB
 
