@@ -6,7 +6,6 @@ Before a process is signalled it is pinned, and its proof is read while it is; n
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -23,11 +22,11 @@ from pytest_gpuclean.processes.families.interface import Command, Family, recogn
 from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
 from pytest_gpuclean.processes.ports import ports_of
 from pytest_gpuclean.processes.target import KILL, Target
+from pytest_gpuclean.processes.waiting import wait_for_one
 
 _CLEAN_READS = 3
 _FREEZING_ROUNDS = 5
 _LONGEST_POLL_SECONDS = 0.1
-_POLL_WITHOUT_PIDFD_SECONDS = 0.01
 _PATIENT_STRAYS = 3
 """So many processes that come from nowhere while the others are stopped are asked to end; the next are killed."""
 _MOST_STRAYS_TOLD = 20
@@ -330,16 +329,7 @@ class _Stopping:
         now = time.monotonic()
         until = min([self._begin + self._settle_seconds, *(target.deadline for target in waited_for)])
         seconds = min(max(0.0, until - now), _LONGEST_POLL_SECONDS)
-        descriptors = [target.pin.descriptor for target in waited_for if target.pin.descriptor is not None]
-        if len(descriptors) < len(waited_for):
-            seconds = min(seconds, _POLL_WITHOUT_PIDFD_SECONDS)
-        if descriptors:
-            poll = select.poll()
-            for descriptor in descriptors:
-                poll.register(descriptor, select.POLLIN)
-            poll.poll(seconds * 1000)
-        else:
-            time.sleep(seconds)  # Windows has no poll
+        wait_for_one([target.pin for target in waited_for], seconds)
         now = time.monotonic()
         for target in waited_for:
             if target.pin.is_gone():

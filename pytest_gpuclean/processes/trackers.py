@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterable
 
@@ -10,6 +9,7 @@ from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.families.workers import RESOURCE_TRACKER
 from pytest_gpuclean.processes.identity import NoPin, pin
 from pytest_gpuclean.processes.procfs import Procfs
+from pytest_gpuclean.processes.waiting import wait_for_all
 
 _MOMENT_SECONDS = 0.5
 
@@ -34,10 +34,7 @@ def _ends(procfs: Procfs, pid: int, end: float) -> bool:
     if pinned is None or isinstance(pinned, NoPin):
         return pinned is None
     try:
-        if pinned.descriptor is not None:
-            poll = select.poll()
-            poll.register(pinned.descriptor, select.POLLIN)
-            poll.poll(max(0.0, end - time.monotonic()) * 1000)
+        wait_for_all([pinned], end - time.monotonic())
         return pinned.is_gone()
     finally:
         pinned.close()

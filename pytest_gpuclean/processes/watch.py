@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess, has_chi
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
 from pytest_gpuclean.processes.families.tensorboard import is_data_server
-from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
+from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ledger import Ledger
 from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, shut_down
 from pytest_gpuclean.processes.ownership import Run
@@ -27,6 +26,7 @@ from pytest_gpuclean.processes.run_record import Seen
 from pytest_gpuclean.processes.stop import stop
 from pytest_gpuclean.processes.tier import Tier
 from pytest_gpuclean.processes.trackers import without_ended_trackers
+from pytest_gpuclean.processes.waiting import wait_for_ends
 
 _MOMENT_SECONDS = (0.5, 0.1)
 """How long a process may take to go by itself: at first, and at least where waiting has never helped."""
@@ -34,7 +34,6 @@ _BLINK_SECONDS = 0.02
 """So long before anything is collected for its sake."""
 _SHUT_DOWN_SECONDS = 5.0
 _AFTER_SHUT_DOWN_SECONDS = 0.1
-_POLL_WITHOUT_PIDFD_SECONDS = 0.01
 
 Mode = Literal["kill", "fail", "report"]
 GpuBytesOf = Callable[[Collection[int]], Mapping[int, int | None]]
@@ -152,7 +151,7 @@ class ProcessWatch:
             self._hand_to_fixtures(due, held_by)
             due = self._blame.due(due)
         if due:  # most often it is on its way out
-            _wait_for_ends(self.run, due, min(_BLINK_SECONDS, self._settle_seconds))
+            self._wait_for_ends(due, _BLINK_SECONDS)
             due = self._blame.due(self._look_again(due))
         if due:
             release()
@@ -302,11 +301,15 @@ class ProcessWatch:
         still_there = self._blame.due(self._look_again(due))
         if not still_there:
             return []
-        _wait_for_ends(self.run, still_there, min(self._moment_seconds, self._settle_seconds))
+        self._wait_for_ends(still_there, self._moment_seconds)
         still_there = self._blame.due(self._look_again(still_there))
         helped = len(still_there) < len(due)
         self._moment_seconds = _MOMENT_SECONDS[0] if helped else max(_MOMENT_SECONDS[1], self._moment_seconds / 2)
         return still_there
+
+    def _wait_for_ends(self, processes: Iterable[OwnedProcess], limit_seconds: float) -> None:
+        limit_seconds = min(limit_seconds, self._settle_seconds)
+        wait_for_ends(self.run.procfs, [process.pid for process in processes], limit_seconds)
 
     def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
         held = self._gpu_bytes_of([process.pid for process in due])
@@ -362,7 +365,7 @@ class ProcessWatch:
         del objects
         # An executor's workers are on their way out then, unless they are busy.
         on_their_way = [process for process in due if process.key in before]
-        _wait_for_ends(self.run, on_their_way, min(_AFTER_SHUT_DOWN_SECONDS, self._settle_seconds))
+        self._wait_for_ends(on_their_way, _AFTER_SHUT_DOWN_SECONDS)
         alive = {process.key for process in self._look_again(due) if not process.is_zombie}
         seconds = time.monotonic() - begin
         return {
@@ -392,28 +395,3 @@ class ProcessWatch:
 
 def _stands_for(objects: Iterable[LiveObject], pid: int) -> bool:
     return any(pid in found.pids for found in objects)
-
-
-def _wait_for_ends(run: Run, processes: Iterable[OwnedProcess], limit_seconds: float) -> None:
-    """Sleep until all of them have ended, or the time is over."""
-    pins: list[Pin] = []
-    for process in processes:
-        pinned = pin(run.procfs, process.pid)
-        if pinned is not None and not isinstance(pinned, NoPin):
-            pins.append(pinned)
-    end = time.monotonic() + limit_seconds
-    try:
-        while pins and (left := end - time.monotonic()) > 0:
-            poll = select.poll()
-            for pinned in pins:
-                if pinned.descriptor is None:
-                    left = min(left, _POLL_WITHOUT_PIDFD_SECONDS)
-                else:
-                    poll.register(pinned.descriptor, select.POLLIN)
-            poll.poll(left * 1000)
-            for pinned in [pinned for pinned in pins if pinned.is_gone()]:
-                pinned.close()
-                pins.remove(pinned)
-    finally:
-        for pinned in pins:
-            pinned.close()
