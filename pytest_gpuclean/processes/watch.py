@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.model.processes import LeftProcess
-from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.blame import Blame, Starter
-from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.command import label
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess, has_children
+from pytest_gpuclean.processes.ending import Ending
 from pytest_gpuclean.processes.families import families_with
-from pytest_gpuclean.processes.families.interface import Command, Family, recognize
-from pytest_gpuclean.processes.families.tensorboard import is_data_server
+from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ledger import Ledger
-from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, shut_down
+from pytest_gpuclean.processes.live_objects import live_objects
 from pytest_gpuclean.processes.ownership import Run
-from pytest_gpuclean.processes.ports import ports_of
+from pytest_gpuclean.processes.recognizer import Recognizer
 from pytest_gpuclean.processes.run_record import Seen
-from pytest_gpuclean.processes.stop import stop
 from pytest_gpuclean.processes.tier import Tier
-from pytest_gpuclean.processes.trackers import without_ended_trackers
 from pytest_gpuclean.processes.waiting import wait_for_ends
 
 _MOMENT_SECONDS = (0.5, 0.1)
 """How long a process may take to go by itself: at first, and at least where waiting has never helped."""
 _BLINK_SECONDS = 0.02
 """So long before anything is collected for its sake."""
-_SHUT_DOWN_SECONDS = 5.0
-_AFTER_SHUT_DOWN_SECONDS = 0.1
 
 Mode = Literal["kill", "fail", "report"]
 GpuBytesOf = Callable[[Collection[int]], Mapping[int, int | None]]
@@ -74,8 +67,6 @@ class ProcessWatch:
         self.mode: Mode = mode
         """What is done about what a test leaves."""
         self._settle_seconds = settle_seconds
-        self._others_families = families
-        self._families = families_with(families)
         self._ledger = ledger
         self._written: dict[ProcessKey, Seen] = {}
         self._discovery = Discovery(run)
@@ -83,9 +74,17 @@ class ProcessWatch:
         self._only_in_windows = only_in_windows
         self._moment_seconds = _MOMENT_SECONDS[0]
         self._has_seen_any = False
-        self._broken_families: set[str] = set()
         self.problems: list[str] = []
         """What went wrong since somebody took it away from here."""
+        self._recognizer = Recognizer(run, families_with(families), self._note)
+        self._ending = Ending(
+            self._discovery,
+            self._blame,
+            self._recognizer,
+            self._look_again,
+            settle_seconds=settle_seconds,
+            families=families,
+        )
 
     @property
     def stops(self) -> bool:
@@ -238,10 +237,13 @@ class ProcessWatch:
     def _write_down(self, ledger: Ledger, here: Mapping[ProcessKey, OwnedProcess], new: Iterable[OwnedProcess]) -> None:
         self._written = {key: seen for key, seen in self._written.items() if key in here}
         for process in new:
-            command, family = self._family_of(process)
+            command, family = self._recognizer.recognize(process)
             name = self._blame.starters[process.key].name
             self._written[process.key] = Seen(key=process.key, label=label(command, family), started_by=name)
         ledger.write(self._written.values())
+
+    def _note(self, problem: str) -> None:
+        self.problems.append(problem)  # not bound once: whoever takes the list away leaves another
 
     # -- judging ------------------------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class ProcessWatch:
         """Settle what is never stopped, or not before the run ends: shared services, the pools of libraries."""
         spares = set()
         for process in due:  # parents come before their children
-            family = self._family_of(process)[1]
+            family = self._recognizer.recognize(process)[1]
             if process.parent_pid in spares:
                 spares.add(process.pid)
                 self._blame.settle_tree(process.key)
@@ -259,16 +261,6 @@ class ProcessWatch:
                     self._blame.settle_tree(process.key)
                     spares.add(process.pid)
         return self._blame.due(due)
-
-    def _family_of(self, process: OwnedProcess) -> tuple[Command, Family | None]:
-        command = read_command(self.run.procfs, process.pid, self.run.pid)
-        return command, recognize(self._families, command, self._note_family)
-
-    def _note_family(self, family: Family, error: Exception) -> None:
-        name = str(getattr(family, "name", type(family).__name__))
-        if name not in self._broken_families:
-            self._broken_families.add(name)
-            self.problems.append(f"the family {name!r} could not look at a process: {type(error).__name__}: {error}")
 
     def _hand_to_fixtures(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
         """Book to a live fixture what its value holds: a list of servers to which a test has added one."""
@@ -313,85 +305,5 @@ class ProcessWatch:
 
     def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
         held = self._gpu_bytes_of([process.pid for process in due])
-        return [replace(left, gpu_bytes=held.get(left.pid)) for left in self._tell_end(due)]
-
-    def _tell_end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
-        inside = self._pids_of_boards_inside(due)
-        if not self.stops:
-            told = [self._left_running(process) for process in due]
-            for process in due:
-                self._blame.settle_tree(process.key)
-            return told
-        began = time.monotonic()
-        shut = self._shut_their_own_way(due)
-        targets = [process for process in due if process.key not in shut]
-        names = {key: starter.name for key, starter in self._blame.starters.items()}
-        told = run_apart(
-            lambda: stop(
-                targets,
-                self._discovery,
-                settle_seconds=max(0.1, self._settle_seconds - (time.monotonic() - began)),
-                may_live=self._blame.may_live,
-                started_by=lambda key: names.get(key, self._blame.test.name),
-                families=self._others_families,
-            )
-        )
-        told = [left for left in told if left.ended_by != "itself"]  # on its way out, or gone with its parent
-        told = without_ended_trackers(self.run.procfs, told)
-        self._settle(told, due)
-        return [*shut.values(), *(self._name_board(left) if left.pid in inside else left for left in told)]
-
-    def _pids_of_boards_inside(self, due: Iterable[OwnedProcess]) -> set[int]:
-        """Find the data servers of TensorBoards that run in this very process (`program.TensorBoard().launch()`)."""
-        children = (process.pid for process in due if process.parent_pid == self.run.pid)
-        return {pid for pid in children if is_data_server(read_command(self.run.procfs, pid, self.run.pid))}
-
-    def _name_board(self, left: LeftProcess) -> LeftProcess:
-        found = ports_of(self.run.procfs, [self.run.pid])
-        ports = () if isinstance(found, Unavailable) else found.get(self.run.pid, ())
-        where = f" (this process listens on {', '.join(map(str, ports))})" if ports else ""
-        note = f"its web server is a thread of the test run{where}, and ends with it"
-        return replace(
-            left, name="TensorBoard inside the test run", reason="; ".join(filter(None, [left.reason, note]))
-        )
-
-    def _shut_their_own_way(self, due: list[OwnedProcess]) -> dict[ProcessKey, LeftProcess]:
-        objects = [found for found in live_objects({process.pid for process in due}) if found.shut is not None]
-        if not objects:
-            return {}
-        before = {process.key: self._left_running(process) for process in due if _stands_for(objects, process.pid)}
-        begin = time.monotonic()
-        shut_down(objects, min(_SHUT_DOWN_SECONDS, self._settle_seconds))
-        del objects
-        # An executor's workers are on their way out then, unless they are busy.
-        on_their_way = [process for process in due if process.key in before]
-        self._wait_for_ends(on_their_way, _AFTER_SHUT_DOWN_SECONDS)
-        alive = {process.key for process in self._look_again(due) if not process.is_zombie}
-        seconds = time.monotonic() - begin
-        return {
-            key: replace(left, ended_by="shut down", reason="", is_spared=False, seconds=seconds)
-            for key, left in before.items()
-            if key not in alive
-        }
-
-    def _settle(self, told: Iterable[LeftProcess], due: Iterable[OwnedProcess]) -> None:
-        """Let what could not be stopped, or is left alone, be told once."""
-        alive = {left.pid for left in told if left.is_alive}
-        for process in self._look_again(due):
-            if process.pid in alive:
-                self._blame.settle_tree(process.key)
-
-    def _left_running(self, process: OwnedProcess) -> LeftProcess:
-        command, family = self._family_of(process)
-        return LeftProcess(
-            pid=process.pid,
-            name=label(command, family),
-            command=command_line(command),
-            started_by=self._blame.starters[process.key].name,
-            is_spared=True,
-            reason="it was left running",
-        )
-
-
-def _stands_for(objects: Iterable[LiveObject], pid: int) -> bool:
-    return any(pid in found.pids for found in objects)
+        told = self._ending.stop(due) if self.stops else self._ending.leave(due)
+        return [replace(left, gpu_bytes=held.get(left.pid)) for left in told]
