@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.families.interface import ENVIRON_NAMES, Command, Family
 from pytest_gpuclean.processes.families.shapes import program, python_call
 from pytest_gpuclean.processes.procfs import Procfs, value_in
@@ -71,6 +72,36 @@ def command_line(command: Command) -> str:
     words = (word[: 2 * LONGEST_COMMAND] for word in command.argv[:LONGEST_COMMAND])
     text = shorten_command(" ".join(without_secrets(words)), LONGEST_COMMAND)
     return text or shorten(f"[{command.name}]", LONGEST_COMMAND)
+
+
+def spared(
+    pid: int,
+    command: Command,
+    family: Family | None = None,
+    *,
+    reason: str,
+    started_by: str = "",
+    ended_by: str = "",
+) -> LeftProcess:
+    """Tell of a process that was not signalled.
+
+    Args:
+        pid: its number.
+        command: what it was started as.
+        family: what it is known as.
+        reason: why it was not.
+        started_by: the test, the fixture or the run that started it; empty where that is not known.
+        ended_by: `itself` where it has gone all the same.
+    """
+    return LeftProcess(
+        pid=pid,
+        name=label(command, family),
+        command=command_line(command),
+        started_by=started_by,
+        ended_by=ended_by,
+        reason=reason,
+        is_spared=True,
+    )
 
 
 def shorten_command(text: str, longest: int) -> str:

@@ -185,16 +185,7 @@ class DeadRun:
     def _look_at(self, pid: int) -> OwnedProcess | None:
         proof = self._prove(pid)
         stat = self.procfs.stat(pid) if proof else None
-        if stat is None or proof is None:
-            return None
-        return OwnedProcess(
-            key=ProcessKey(pid, stat.start_ticks),
-            parent_pid=stat.parent_pid,
-            proof=proof,
-            name=stat.name,
-            session_id=stat.session_id,
-            is_zombie=stat.state == "Z",
-        )
+        return OwnedProcess.from_stat(stat, proof) if stat and proof else None
 
     def _candidate(self, process: OwnedProcess) -> Candidate:
         family = recognize(self.families, read_command(self.procfs, process.pid, 0))

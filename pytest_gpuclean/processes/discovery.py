@@ -36,6 +36,23 @@ class OwnedProcess:
         """Its number."""
         return self.key.pid
 
+    @classmethod
+    def from_stat(cls, stat: Stat, proof: Proof) -> OwnedProcess:
+        """Take it as /proc shows it.
+
+        Args:
+            stat: of the process.
+            proof: why it is the run's own.
+        """
+        return cls(
+            key=ProcessKey(stat.pid, stat.start_ticks),
+            parent_pid=stat.parent_pid,
+            proof=proof,
+            name=stat.name,
+            session_id=stat.session_id,
+            is_zombie=stat.state == "Z",
+        )
+
 
 def has_children() -> bool:
     """Tell whether this process has any child at all, zombies included, in 1 or 2 microseconds.
@@ -140,12 +157,12 @@ class Discovery:
             # Where only the run's own can be below it, the walk itself is the proof.
             proof = self.run.prove(stat.pid) if self.run.may_adopt_strangers else Proof.DESCENDANT
             if proof is not None:
-                yield _owned_process(stat, proof)
+                yield OwnedProcess.from_stat(stat, proof)
 
     def _prove(self, pid: int) -> OwnedProcess | None:
         proof = self.run.prove(pid)
         stat = self.procfs.stat(pid) if proof else None
-        return _owned_process(stat, proof) if stat and proof else None
+        return OwnedProcess.from_stat(stat, proof) if stat and proof else None
 
     def _below_orphan(self, orphan: OwnedProcess) -> dict[ProcessKey, OwnedProcess]:
         found = {}
@@ -205,14 +222,3 @@ def _environ_after_exec(procfs: Procfs, pid: int) -> bytes | None:
         return None
     procfs.wait_for_exec(pid)
     return procfs.environ(pid)
-
-
-def _owned_process(stat: Stat, proof: Proof) -> OwnedProcess:
-    return OwnedProcess(
-        key=ProcessKey(stat.pid, stat.start_ticks),
-        parent_pid=stat.parent_pid,
-        proof=proof,
-        name=stat.name,
-        session_id=stat.session_id,
-        is_zombie=stat.state == "Z",
-    )

@@ -10,7 +10,7 @@ from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.apart import run_apart
 from pytest_gpuclean.processes.blame import Blame
-from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.command import read_command, spared
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.processes.families.tensorboard import is_data_server
@@ -113,14 +113,8 @@ class Ending:
 
     def _left_running(self, process: OwnedProcess) -> LeftProcess:
         command, family = self._recognizer.recognize(process)
-        return LeftProcess(
-            pid=process.pid,
-            name=label(command, family),
-            command=command_line(command),
-            started_by=self._blame.starters[process.key].name,
-            is_spared=True,
-            reason="it was left running",
-        )
+        started_by = self._blame.starters[process.key].name
+        return spared(process.pid, command, family, reason="it was left running", started_by=started_by)
 
     def _pids_of_boards_inside(self, due: Iterable[OwnedProcess]) -> set[int]:
         """Find the data servers of TensorBoards that run in this very process (`program.TensorBoard().launch()`)."""

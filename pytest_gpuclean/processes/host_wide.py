@@ -264,7 +264,7 @@ class _NamedOwner:
                 self._told[named.key] = named
                 self._tell(named.line)
             self._now[named.key] = named
-            found[stat.pid] = _owned(stat)
+            found[stat.pid] = OwnedProcess.from_stat(stat, Proof.NAMED)
         return tuple(sorted(found.values(), key=lambda process: depth_among(found, process)))
 
     def prove(self, pid: int) -> Proof | None:
@@ -278,14 +278,3 @@ class _NamedOwner:
     def is_adopted(self, key: ProcessKey) -> bool:  # noqa: ARG002
         """Say no: none of them is ever below this process."""
         return False
-
-
-def _owned(stat: Stat) -> OwnedProcess:
-    return OwnedProcess(
-        key=ProcessKey(stat.pid, stat.start_ticks),
-        parent_pid=stat.parent_pid,
-        proof=Proof.NAMED,
-        name=stat.name,
-        session_id=stat.session_id,
-        is_zombie=stat.state == "Z",
-    )

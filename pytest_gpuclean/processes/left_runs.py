@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_gpuclean.model.processes import LeftProcess
-from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.command import read_command, spared
 from pytest_gpuclean.processes.dead_run import DeadRun
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families.interface import Family, recognize
@@ -156,14 +156,8 @@ def _describe(owner: DeadRun, process: OwnedProcess, reason: str = "") -> LeftPr
     command = read_command(owner.procfs, process.pid, 0)
     family = recognize(owner.families, command)
     reason = reason or (family.left_alone if family else "") or "nothing is stopped this time"
-    return LeftProcess(
-        pid=process.pid,
-        name=label(command, family),
-        command=command_line(command),
-        started_by=owner.record.started_by(process.key),
-        reason=reason,
-        is_spared=True,
-    )
+    started_by = owner.record.started_by(process.key)
+    return spared(process.pid, command, family, reason=reason, started_by=started_by)
 
 
 def _is_there(owner: DeadRun, key: ProcessKey) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 
 from pytest_gpuclean.model.processes import LeftProcess
-from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.command import read_command, spared
 from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess
 from pytest_gpuclean.processes.families.interface import Command, Family, Kind
 from pytest_gpuclean.processes.identity import NoPin, Pin, ProcessKey, pin
@@ -159,14 +159,7 @@ class OrphanWatch:
 
     def _left_running(self, process: OwnedProcess, started_by: str) -> LeftProcess:
         command = read_command(self.run.procfs, process.pid, self.run.pid)
-        return LeftProcess(
-            pid=process.pid,
-            name=label(command),
-            command=command_line(command),
-            started_by=started_by,
-            is_spared=True,
-            reason="it was left running",
-        )
+        return spared(process.pid, command, reason="it was left running", started_by=started_by)
 
     def _is_fork_of_worker(self, command: Command) -> bool:
         return bool(command.image) and command.image in self._worker_images

@@ -15,7 +15,7 @@ from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.model.processes import LeftProcess
 from pytest_gpuclean.processes.aftermath import clear_up
 from pytest_gpuclean.processes.around import Around, Link, Owner, is_next_link
-from pytest_gpuclean.processes.command import command_line, label, read_command
+from pytest_gpuclean.processes.command import read_command, spared
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
@@ -139,7 +139,7 @@ class _Stopping:
         for target in self._targets.values():
             target.pin.close()
 
-    # Finding and pinning
+    # -- finding and pinning ------------------------------------------------------------------------------------
 
     def _survey(self, beyond: Iterable[int]) -> tuple[OwnedProcess, ...]:
         found = self._owner.survey(beyond)
@@ -182,7 +182,7 @@ class _Stopping:
         pinned = pin(self._procfs, process.pid)
         if isinstance(pinned, NoPin):
             # Found anew in the next round: descriptors that have run out are free once others have ended.
-            self._unpinned[process.key] = self._untouched(process, pinned.reason)
+            self._unpinned[process.key] = _untouched(process, pinned.reason)
             return
         self._unpinned.pop(process.key, None)
         if pinned is None:
@@ -213,7 +213,7 @@ class _Stopping:
             return None
         if proof is None:
             # Tried again in the next round: its line of parents may just have been changing.
-            self._unpinned[process.key] = self._untouched(process, _UNPROVED)
+            self._unpinned[process.key] = _untouched(process, _UNPROVED)
             return None
         is_stray = is_new and self._parent_of(process) is None
         family = recognize(self._families, command)
@@ -223,7 +223,7 @@ class _Stopping:
         is_told = process.key in self._asked
         if ended_by and is_told:
             self._vanished.append(process)
-        self._others[process.key] = self._untouched(process, reason, ended_by=ended_by) if is_told else None
+        self._others[process.key] = _untouched(process, reason, ended_by=ended_by) if is_told else None
 
     def _is_to_go(self, process: OwnedProcess) -> bool:
         """Tell whether a process that was not asked for is to be stopped too."""
@@ -255,7 +255,7 @@ class _Stopping:
                 return target
         return None
 
-    # Leaving alone
+    # -- leaving alone ------------------------------------------------------------------------------------------
 
     def _why_spared(self, process: OwnedProcess) -> str:
         return next(
@@ -267,7 +267,7 @@ class _Stopping:
         if family is None or not family.left_alone or (family.until_run_ends and self._run_ends):
             return False
         key = target.process.key
-        left = self._untouched(target.process, family.left_alone, target.command, family)
+        left = spared(target.process.pid, target.command, family, reason=family.left_alone)
         self._others[key] = left if key in self._asked else None
         if family.spares_children:
             self._spared[key] = f"it belongs to {family.name}: {family.left_alone}"
@@ -276,7 +276,7 @@ class _Stopping:
         target.pin.close()
         return True
 
-    # Signals
+    # -- signals ------------------------------------------------------------------------------------------------
 
     def _send_what_is_due(self) -> None:
         now = time.monotonic()
@@ -322,7 +322,7 @@ class _Stopping:
         target.family = recognize(self._families, target.command)
         return self._spare_if_left_alone(target)
 
-    # Waiting
+    # -- waiting ------------------------------------------------------------------------------------------------
 
     def _wait(self, waited_for: list[Target]) -> None:
         """Sleep until one of them ends, or until something is due."""
@@ -344,7 +344,7 @@ class _Stopping:
         if not self._owner.is_adopted(target.process.key) or target.pin.reap():
             target.pin.close()
 
-    # Ports and the report
+    # -- ports and the report -----------------------------------------------------------------------------------
 
     def _read_ports(self) -> None:
         by_pid = {target.process.pid: target for target in self._targets.values()}
@@ -363,20 +363,6 @@ class _Stopping:
     def _living_pids(self) -> list[int]:
         return [target.process.pid for target in self._targets.values() if target.gone_at is None]
 
-    def _untouched(
-        self,
-        process: OwnedProcess,
-        reason: str,
-        command: Command | None = None,
-        family: Family | None = None,
-        ended_by: str = "",
-    ) -> LeftProcess:
-        command = command or Command(name=process.name)
-        return LeftProcess(
-            pid=process.pid,
-            name=label(command, family),
-            command=command_line(command),
-            ended_by=ended_by,
-            reason=reason,
-            is_spared=True,
-        )
+
+def _untouched(process: OwnedProcess, reason: str, ended_by: str = "") -> LeftProcess:
+    return spared(process.pid, Command(name=process.name), reason=reason, ended_by=ended_by)
