@@ -48,6 +48,10 @@ class Around:
             seen.add(above.pid)
             above = self._by_pid.get(above.parent_pid)
 
+    def depth_of(self, process: OwnedProcess) -> int:
+        """Count a process and what is above it: sorted by that, parents come before their children."""
+        return sum(1 for _ in self.line_of(process))
+
 
 class Link(NamedTuple):
     """One process of a chain that hops from number to number."""

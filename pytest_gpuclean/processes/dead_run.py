@@ -11,6 +11,7 @@ import signal
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pytest_gpuclean.processes.around import Around
 from pytest_gpuclean.processes.command import command_line, read_command
 from pytest_gpuclean.processes.discovery import OwnedProcess, marked_pids
 from pytest_gpuclean.processes.families import families_with
@@ -20,7 +21,7 @@ from pytest_gpuclean.processes.lineage import Link, descendants_of, line_above
 from pytest_gpuclean.processes.ownership import Proof
 from pytest_gpuclean.processes.procfs import Procfs, Stat
 from pytest_gpuclean.processes.run_record import RunRecord
-from pytest_gpuclean.processes.surroundings import Surroundings, depth_among
+from pytest_gpuclean.processes.surroundings import Surroundings
 
 _HOSTS = ("tmux server", "screen", "D-Bus", "Gradle daemon", "Bazel server")
 """Families whose processes start what their user asks them to, long after the run."""
@@ -80,7 +81,7 @@ def _sure_ones(found: Mapping[int, Candidate], inside: ProcessKey | None) -> Ite
     What a user started in the run's lifetime, from a session that the run had started, is written down too.
     """
     sessions = [candidate.key for candidate in found.values() if candidate.host in _SESSIONS]
-    first = min(key.start_ticks for key in (*sessions, inside) if key) if sessions or inside else None
+    first = min((key.start_ticks for key in (*sessions, inside) if key), default=None)
     for candidate in found.values():
         is_in_time = first is None or candidate.key.start_ticks < first
         if candidate.process.proof is Proof.OPEN_LEDGER or (candidate.is_recorded and is_in_time):
@@ -169,7 +170,7 @@ class DeadRun:
         self.doubts |= find_doubts(candidates, self.record, self._inside)
         self.doubted |= {process.key: process for process in found.values() if process.key in self.doubts}
         certain = [process for process in found.values() if process.key not in self.doubts]
-        return tuple(sorted(certain, key=lambda process: depth_among(found, process)))
+        return tuple(sorted(certain, key=Around(found.values()).depth_of))
 
     def prove(self, pid: int) -> Proof | None:
         """Look for a proof that the dead run left this process, and that it is no user's own by now."""

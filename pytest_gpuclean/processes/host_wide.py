@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.model.processes import LeftProcess
+from pytest_gpuclean.processes.around import Around
 from pytest_gpuclean.processes.command import command_line, label, read_command
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families import families_with
@@ -22,7 +23,7 @@ from pytest_gpuclean.processes.procfs import Procfs, Stat
 from pytest_gpuclean.processes.run_folder import folders_of
 from pytest_gpuclean.processes.selectors import Selector
 from pytest_gpuclean.processes.stop import stop
-from pytest_gpuclean.processes.surroundings import Surroundings, depth_among, look_around
+from pytest_gpuclean.processes.surroundings import Surroundings, look_around
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +252,7 @@ class _NamedOwner:
 
     def survey(self, beyond: Iterable[int] = ()) -> tuple[OwnedProcess, ...]:  # noqa: ARG002
         """Look at all of it once more. What comes up below what is being stopped is told too, and stopped."""
-        found = {}
+        found = []
         self._now = {}
         for named in self._look().to_stop:
             stat = self.procfs.stat(named.key.pid)
@@ -264,8 +265,8 @@ class _NamedOwner:
                 self._told[named.key] = named
                 self._tell(named.line)
             self._now[named.key] = named
-            found[stat.pid] = OwnedProcess.from_stat(stat, Proof.NAMED)
-        return tuple(sorted(found.values(), key=lambda process: depth_among(found, process)))
+            found.append(OwnedProcess.from_stat(stat, Proof.NAMED))
+        return tuple(sorted(found, key=Around(found).depth_of))
 
     def prove(self, pid: int) -> Proof | None:
         """See whether it stands in the plan, and is still what was told."""

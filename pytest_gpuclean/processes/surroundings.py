@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.lineage import ancestors_of
 from pytest_gpuclean.processes.ownership import Claim
@@ -63,18 +62,3 @@ def look_around(
         if spare_outer or own is None or not f"{own.cookie}/".startswith(f"{record.claim.cookie}/")
     )
     return Surroundings(pid=pid, ancestors=tuple(ancestors_of(procfs, pid)), own=own, living=others)
-
-
-def depth_among(found: Mapping[int, OwnedProcess], process: OwnedProcess) -> int:
-    """Count the processes among others that are above one: parents come first in a survey.
-
-    Args:
-        found: the others, by their numbers.
-        process: the one.
-    """
-    seen = {process.pid}
-    above = found.get(process.parent_pid)
-    while above is not None and above.pid not in seen:
-        seen.add(above.pid)
-        above = found.get(above.parent_pid)
-    return len(seen)

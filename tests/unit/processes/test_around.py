@@ -51,3 +51,10 @@ def test_a_line_goes_up_as_far_as_it_was_seen_and_ends_in_a_circle_too():
     assert [above.pid for above in around.line_of(process(12, parent=1))] == [12, 11, 10]
     assert [above.pid for above in around.line_of(process(20, 21))] == [20, 21]
     assert [above.pid for above in around.line_of(process(30, parent=12))] == [30, 12, 11, 10]
+
+
+def test_parents_come_first_by_their_depth_in_whatever_order_they_were_seen():
+    found = [process(12, parent=11), process(20, 21), process(11, parent=10), process(10), process(21, 20)]
+    around = Around(found)
+    assert [around.depth_of(each) for each in found] == [3, 2, 2, 1, 2]
+    assert around.depth_of(process(30, parent=12)) == 4
