@@ -190,10 +190,14 @@ class DeadRun:
 
     def _candidate(self, process: OwnedProcess) -> Candidate:
         family = recognize(self.families, read_command(self.procfs, process.pid, 0))
+        terminal, cgroup = self.procfs.terminal(process.pid) or 0, self.procfs.cgroup(process.pid) or ""
+        # Asked last: what ended meanwhile has left both, and would pass for somebody else's session.
+        if self.procfs.is_ending(process.pid):
+            terminal, cgroup = 0, self.record.cgroup
         return Candidate(
             process=process,
-            terminal=self.procfs.terminal(process.pid) or 0,
-            cgroup=self.procfs.cgroup(process.pid) or "",
+            terminal=terminal,
+            cgroup=cgroup,
             host=family.name if family and family.name in _HOSTS else "",
             is_recorded=process.key in self.record.claim.recorded,
         )

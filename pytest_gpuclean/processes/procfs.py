@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 _CHUNK_BYTES = 65536
 _HALF_A_PAGE_BYTES = 2048
+_PF_EXITING = 0x4
 _LONGEST_EXEC_SECONDS = 0.03
 _EXEC_PAUSE_SECONDS = 0.0002
 
@@ -97,6 +98,15 @@ class Procfs:
             int(fields[17]),
             int(fields[19]),
         )
+
+    def is_ending(self, pid: int) -> bool:
+        """Tell whether a process has ended or is being taken to pieces; not one whose main thread alone has ended.
+
+        It still shows as running for a moment then, but not in which control group it was (cgroup v1).
+        """
+        data = self._read(f"{pid}/stat")
+        fields = data.rpartition(b")")[2].split(None, 20) if data else []
+        return len(fields) < 20 or (int(fields[17]) <= 1 and bool(int(fields[6]) & _PF_EXITING))
 
     def start_ticks(self, pid: int) -> int | None:
         """Read when a process started, and nothing else: two thirds of what the whole costs."""

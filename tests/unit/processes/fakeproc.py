@@ -38,15 +38,19 @@ class FakeProc(Procfs):
         children=None,
         threads=1,
         ignored=0,
+        flags=0,
+        cgroup=None,
     ):
         folder = self._folder / str(pid)
         (folder / "ns").mkdir(parents=True, exist_ok=True)
-        middle = " ".join(["1", "1", "0", "-1", "0", *["0"] * 8, "20", "0", str(threads), "0", str(start)])
+        middle = " ".join(["1", "1", "0", "-1", str(flags), *["0"] * 8, "20", "0", str(threads), "0", str(start)])
         (folder / "stat").write_bytes(b"%d (%s) %s %d %s 0 0\n" % (pid, name, state.encode(), parent, middle.encode()))
         status = f"Name:\tx\nUid:\t{uid[0]}\t{uid[1]}\t{uid[1]}\t{uid[1]}\nSigIgn:\t{ignored:016x}\nSigCgt:\t0000\n"
         (folder / "status").write_text(status)
         (folder / "environ").write_bytes(environ)
         (folder / "cmdline").write_bytes(argv)
+        if cgroup is not None:
+            (folder / "cgroup").write_text(cgroup)
         link = folder / "ns/pid"
         if not link.is_symlink():
             link.symlink_to(namespace)

@@ -1,15 +1,21 @@
 """Whether what a dead run left is certainly its own: on doubt it is told, and left alone."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_gpuclean.processes.dead_run import Candidate, find_doubts
+from pytest_gpuclean.processes.dead_run import Candidate, DeadRun, find_doubts
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ownership import Claim, Proof
 from pytest_gpuclean.processes.run_record import RunRecord
+from pytest_gpuclean.processes.surroundings import Surroundings
+from unit.processes.fakeproc import NAMESPACE, FakeProc
 
 TERMINAL, ANOTHER = 34816, 34817
+EXITING = 0x4
 RUN = RunRecord(
     claim=Claim(cookie="0123456789abcdef", uid=0, boot_id="b", pid_namespace="p", start_ticks=0),
     key=ProcessKey(1000, 1),
@@ -93,3 +99,27 @@ def test_what_is_below_a_doubted_one_is_doubted_and_circles_end(rows):
         parent = each.process.parent_pid
         if parent in found and parent in candidates and parent != pid:
             assert pid in found
+
+
+@pytest.mark.parametrize(
+    ("how", "is_doubted"),
+    [
+        ({"flags": EXITING, "state": "R"}, False),
+        ({"flags": EXITING, "state": "Z"}, False),
+        ({"flags": EXITING, "state": "Z", "threads": 2}, True),
+        ({}, True),
+    ],
+    ids=["just ending", "ended", "its main thread has ended", "alive"],
+)
+def test_what_ends_while_it_is_looked_at_is_no_session_of_a_user(tmp_path, how, is_doubted):
+    """In cgroup v1 it has left its control group by then."""
+    first, later = 5_000_001, 5_000_002  # no numbers of real processes, as this one's own might be
+    proc = FakeProc(tmp_path)
+    common = {"environ": b"GPUCLEAN_RUN=0123456789abcdef\0", "argv": b"python\0x.py\0", "uid": (7, 7)}
+    proc.add(first, start=1000, cgroup="4:memory:/\n", **how, **common)
+    proc.add(later, start=2000, cgroup="4:memory:/run\n", **common)
+    claim = replace(RUN.claim, uid=7, boot_id="boot-1", pid_namespace=NAMESPACE)
+    record = replace(RUN, claim=claim, cgroup="4:memory:/run\n")
+    dead = DeadRun(record, Surroundings(pid=99, ancestors=()), proc)
+    assert {process.pid for process in dead.survey()} == (set() if is_doubted else {first, later})
+    assert {key.pid for key in dead.doubts} == ({first, later} if is_doubted else set())

@@ -131,3 +131,13 @@ def test_the_real_one_shows_this_process():
     assert proc.stat(os.getpid()).parent_pid == os.getppid()
     assert os.getpid() in proc.pids()
     assert proc.uids(os.getpid()) == Uids(os.getuid(), os.geteuid())
+
+
+def test_a_process_on_its_way_out_is_ending_and_one_that_has_lost_its_main_thread_is_not(tmp_path):
+    proc = FakeProc(tmp_path)
+    exiting = 0x40804C
+    proc.add(10, flags=0x400040)
+    proc.add(11, flags=exiting, state="R")
+    proc.add(12, flags=exiting, state="Z")
+    proc.add(13, flags=exiting, state="Z", threads=2)
+    assert [proc.is_ending(pid) for pid in (10, 11, 12, 13, 14)] == [False, True, True, False, True]
