@@ -76,16 +76,17 @@ def _is_cached_property(kind: type, name: str) -> bool:
     return False
 
 
-_PARAMETERS = {"_parameters": causes.TORCH_MODULE, "_buffers": causes.TORCH_MODULE, "_modules": causes.TORCH_MODULE}
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+"""Dicts whose items a module gives out as its attributes."""
 
 
 def _of_torch_module(step: Step) -> Attribute | None:
-    if step.name in _PARAMETERS:
+    if step.name in _REGISTRIES:
         key = step.key()
         if type(key) is str:
             text = raw.text_of(key)
             typed = f"[{text}]" if text.isdecimal() else f".{raw.name_text(key)}"
-            return Attribute(typed, step.width + 1, _PARAMETERS[step.name])
+            return Attribute(typed, step.width + 1, causes.TORCH_MODULE)
     if step.name and step.name.endswith("_hooks"):
         kind = causes.BACKWARD_HOOK if "backward" in step.name else causes.FORWARD_HOOK
         return Attribute(f".{step.name}", step.width, kind)

@@ -49,11 +49,6 @@ class Graph:
         return sum(storage.size_bytes for storage in self.saved)
 
 
-def graph_of(tensor: Any) -> Graph | None:
-    """Look at the graph that a tensor keeps alive; None where it keeps none, or is no tensor of torch's."""
-    return next(iter(graphs_of([tensor])), None)
-
-
 def graphs_of(
     tensors: Iterable[Any], *, rounds: bool = False, seconds: float = WALK_SECONDS, most_functions: int | None = None
 ) -> list[Graph]:

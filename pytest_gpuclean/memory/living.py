@@ -76,12 +76,6 @@ def contents_of(blocks: list[Block], site_of: Callable[[Identity, Any], str]) ->
     return sorted(contents, key=lambda content: -content.held_bytes)
 
 
-def words_of(value: Any) -> str:
-    """Name a tensor or an array in a few words: `Tensor float32 [4096, 4096]`."""
-    name, dtype, shape = _words(StorageReaders(), value)
-    return " ".join(filter(None, (name, dtype, str(list(shape)) if dtype else "")))
-
-
 def _rank(readers: StorageReaders, value: Any) -> tuple[bool, int]:
     """The one that shows most of a block stands for it; a bare storage has no shape."""
     _, dtype, shape = _words(readers, value)

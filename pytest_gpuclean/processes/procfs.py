@@ -23,7 +23,6 @@ class Stat(NamedTuple):
     state: str
     """`R`, `S`, `D` (not to be interrupted), `T` (stopped), `Z` (main thread has ended) and the like."""
     parent_pid: int
-    group_id: int
     session_id: int
     threads: int
     start_ticks: int
@@ -93,7 +92,6 @@ class Procfs:
             name,
             fields[0].decode(),
             int(fields[1]),
-            int(fields[2]),
             int(fields[3]),
             int(fields[17]),
             int(fields[19]),
@@ -168,10 +166,6 @@ class Procfs:
     def executable(self, pid: int) -> str | None:
         """Read the path of the program; it ends in ` (deleted)` where the file is gone."""
         return self._link(f"{pid}/exe")
-
-    def working_directory(self, pid: int) -> str | None:
-        """Read the working directory."""
-        return self._link(f"{pid}/cwd")
 
     def pid_namespace(self, pid: int) -> str | None:
         """Read the namespace of its process numbers, such as `pid:[4026531836]`."""

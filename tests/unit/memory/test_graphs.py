@@ -6,7 +6,7 @@ import pytest
 
 from pytest_gpuclean.memory.census import host_storages
 from pytest_gpuclean.memory.graph_limits import LookLimit
-from pytest_gpuclean.memory.graphs import graph_of, graphs_of
+from pytest_gpuclean.memory.graphs import graphs_of
 from pytest_gpuclean.units import MiB
 from unit.fakes import remove
 
@@ -15,6 +15,10 @@ nn = torch.nn
 
 SIZE = 4 * 1024
 """Of a tensor of 1024 numbers."""
+
+
+def graph_of(tensor):
+    return next(iter(graphs_of([tensor])), None)
 
 
 def leaf(**options):

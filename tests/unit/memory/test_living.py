@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from pytest_gpuclean.memory.living import blocks_on, contents_of, words_of
+from pytest_gpuclean.memory.living import blocks_on, contents_of
 from pytest_gpuclean.model.leaks import Content
 from pytest_gpuclean.model.memory import ARRAYS
 from pytest_gpuclean.units import MiB
@@ -45,7 +45,7 @@ def test_an_array_is_named_by_type_dtype_and_shape():
     look = Look()
     kept = numpy.zeros(QUARTER, dtype=numpy.float32)
     assert look.contents() == [content("ndarray", "float32", QUARTER)]
-    assert words_of(kept) == "ndarray float32 [256, 1024]"
+    assert kept.nbytes == MiB
 
 
 def test_views_stand_on_one_block_and_the_largest_names_it():
@@ -122,4 +122,4 @@ class TestOfTorch:
         look = Look()
         kept = self.torch.ones(QUARTER).as_subclass(Hostile)
         assert look.contents() == [content("Hostile", "float32", QUARTER)]
-        assert words_of(kept) == "Hostile float32 [256, 1024]"
+        assert type(kept) is Hostile

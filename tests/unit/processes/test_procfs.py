@@ -19,7 +19,7 @@ def test_a_process_that_is_gone_gives_none(tmp_path):
     proc = FakeProc(tmp_path)
     reads = (
         proc.stat, proc.start_ticks, proc.uids, proc.signals, proc.environ, proc.argv, proc.executable,
-        proc.working_directory, proc.pid_namespace, proc.net_namespace, proc.children, proc.listeners,
+        proc.pid_namespace, proc.net_namespace, proc.children, proc.listeners,
     )  # fmt: skip
     assert [read(10) for read in reads] == [None] * len(reads)
     assert proc.environ_value(10, "X") is None
