@@ -91,8 +91,7 @@ class Closing:
             collect_all()
 
         left = processes.close(release, self._judge.held_by, thorough=thorough)
-        problems, processes.problems = processes.problems, []
-        self._judge.trouble += problems
+        self._judge.trouble += processes.take_problems()
         window.left += left
         if window.has_acted:
             self._book_given_back(window, self._read())

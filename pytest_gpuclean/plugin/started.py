@@ -149,7 +149,7 @@ class Started:
     def _finish(self) -> None:
         if self.watch is not None:
             left = self.watch.finish()
-            for problem in self.watch.problems:
+            for problem in self.watch.take_problems():
                 self._telling.add_note(problem)
             self._tell("the whole run", left, self.cards.settle([process.pid for process in left if process.ended_by]))
         if self._orphans is not None:

@@ -25,6 +25,8 @@ from pytest_gpuclean.processes.waiting import wait_for_ends
 _SHUT_DOWN_SECONDS = 5.0
 _AFTER_SHUT_DOWN_SECONDS = 0.1
 
+LookAgain = Callable[[Iterable[OwnedProcess]], tuple[OwnedProcess, ...]]
+
 
 class Ending:
     """Ends processes of the run that are due, whoever started them.
@@ -33,7 +35,6 @@ class Ending:
         discovery: finds the run's processes.
         blame: tells who started each, and which go on; what could not be stopped is settled in it.
         recognizer: tells of which family each is.
-        look_again: looks at processes that are known, and books what has come up meanwhile.
         settle_seconds: the upper bound for stopping what is due at once.
         families: families of others, asked before our own.
     """
@@ -43,7 +44,6 @@ class Ending:
         discovery: Discovery,
         blame: Blame,
         recognizer: Recognizer,
-        look_again: Callable[[Iterable[OwnedProcess]], tuple[OwnedProcess, ...]],
         *,
         settle_seconds: float,
         families: tuple[Family, ...],
@@ -52,7 +52,6 @@ class Ending:
         self._discovery = discovery
         self._blame = blame
         self._recognizer = recognizer
-        self._look_again = look_again
         self._settle_seconds = settle_seconds
         self._families = families
 
@@ -63,11 +62,16 @@ class Ending:
             self._blame.settle_tree(process.key)
         return told
 
-    def stop(self, due: list[OwnedProcess]) -> list[LeftProcess]:
-        """Stop what is due, each in its own way."""
+    def stop(self, due: list[OwnedProcess], look_again: LookAgain) -> list[LeftProcess]:
+        """Stop what is due, each in its own way.
+
+        Args:
+            due: what is to end.
+            look_again: looks at processes that are known, and books what has come up meanwhile.
+        """
         inside = self._pids_of_boards_inside(due)
         began = time.monotonic()
-        shut = self._shut_their_own_way(due)
+        shut = self._shut_their_own_way(due, look_again)
         targets = [process for process in due if process.key not in shut]
         names = {key: starter.name for key, starter in self._blame.starters.items()}
         told = run_apart(
@@ -82,10 +86,10 @@ class Ending:
         )
         told = [left for left in told if left.ended_by != "itself"]  # on its way out, or gone with its parent
         told = without_ended_trackers(self._run.procfs, told)
-        self._settle(told, due)
+        self._settle(told, look_again(due))
         return [*shut.values(), *(self._name_board(left) if left.pid in inside else left for left in told)]
 
-    def _shut_their_own_way(self, due: list[OwnedProcess]) -> dict[ProcessKey, LeftProcess]:
+    def _shut_their_own_way(self, due: list[OwnedProcess], look_again: LookAgain) -> dict[ProcessKey, LeftProcess]:
         objects = [found for found in live_objects({process.pid for process in due}) if found.shut is not None]
         if not objects:
             return {}
@@ -96,7 +100,7 @@ class Ending:
         # An executor's workers are on their way out then, unless they are busy.
         on_their_way = [key.pid for key in before]
         wait_for_ends(self._run.procfs, on_their_way, min(_AFTER_SHUT_DOWN_SECONDS, self._settle_seconds))
-        alive = {process.key for process in self._look_again(due) if not process.is_zombie}
+        alive = {process.key for process in look_again(due) if not process.is_zombie}
         seconds = time.monotonic() - begin
         return {
             key: replace(left, ended_by="shut down", reason="", is_spared=False, seconds=seconds)
@@ -104,10 +108,10 @@ class Ending:
             if key not in alive
         }
 
-    def _settle(self, told: Iterable[LeftProcess], due: Iterable[OwnedProcess]) -> None:
+    def _settle(self, told: Iterable[LeftProcess], found: Iterable[OwnedProcess]) -> None:
         """Let what could not be stopped, or is left alone, be told once."""
         alive = {left.pid for left in told if left.is_alive}
-        for process in self._look_again(due):
+        for process in found:
             if process.pid in alive:
                 self._blame.settle_tree(process.key)
 

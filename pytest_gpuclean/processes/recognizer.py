@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pytest_gpuclean.processes.command import read_command
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.families.interface import Command, Family, recognize
@@ -16,14 +14,14 @@ class Recognizer:
     Args:
         run: whose processes they are.
         families: all of them, in order.
-        tell: takes what is to be told of a family that raises.
     """
 
-    def __init__(self, run: Run, families: tuple[Family, ...], tell: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, families: tuple[Family, ...]) -> None:
         self._run = run
         self._families = families
-        self._tell = tell
         self._told: set[str] = set()
+        self.problems: list[str] = []
+        """What is to be told of families that have raised, until somebody takes it away from here."""
 
     def recognize(self, process: OwnedProcess) -> tuple[Command, Family | None]:
         """Give what a process was started as, and its family; None for one that is of none."""
@@ -34,4 +32,4 @@ class Recognizer:
         name = str(getattr(family, "name", type(family).__name__))
         if name not in self._told:
             self._told.add(name)
-            self._tell(f"the family {name!r} could not look at a process: {type(error).__name__}: {error}")
+            self.problems.append(f"the family {name!r} could not look at a process: {type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 
@@ -30,12 +31,17 @@ def adopt_orphans(adopt: bool) -> str | None:
     return _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(adopt))
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)  # each one more is a cycle for the garbage collector
+
+
 def _prctl(option: int, value: object) -> str | None:
     if sys.platform != "linux":
         return f"{sys.platform} has no subreaper"
     zero = ctypes.c_ulong(0)
     try:
-        failed = ctypes.CDLL(None, use_errno=True).prctl(option, value, zero, zero, zero)
+        failed = _libc().prctl(option, value, zero, zero, zero)
     except (OSError, AttributeError) as error:
         return f"no prctl: {error}"
     return f"prctl: {os.strerror(ctypes.get_errno())}" if failed else None

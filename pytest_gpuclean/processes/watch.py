@@ -74,14 +74,11 @@ class ProcessWatch:
         self._only_in_windows = only_in_windows
         self._moment_seconds = _MOMENT_SECONDS[0]
         self._has_seen_any = False
-        self.problems: list[str] = []
-        """What went wrong since somebody took it away from here."""
-        self._recognizer = Recognizer(run, families_with(families), self._note)
+        self._recognizer = Recognizer(run, families_with(families))
         self._ending = Ending(
             self._discovery,
             self._blame,
             self._recognizer,
-            self._look_again,
             settle_seconds=settle_seconds,
             families=families,
         )
@@ -169,6 +166,11 @@ class ProcessWatch:
         due = self._wait_a_moment(due) if due else []
         return self._end(due) if due else []
 
+    def take_problems(self) -> list[str]:
+        """Hand over what went wrong since this was asked last."""
+        taken, self._recognizer.problems = self._recognizer.problems, []
+        return taken
+
     def disown(self, pid: int) -> None:
         """Let a process of the run go on, with what is below it.
 
@@ -242,9 +244,6 @@ class ProcessWatch:
             self._written[process.key] = Seen(key=process.key, label=label(command, family), started_by=name)
         ledger.write(self._written.values())
 
-    def _note(self, problem: str) -> None:
-        self.problems.append(problem)  # not bound once: whoever takes the list away leaves another
-
     # -- judging ------------------------------------------------------------------------------------------------
 
     def _without_left_alone(self, due: list[OwnedProcess]) -> list[OwnedProcess]:
@@ -305,5 +304,5 @@ class ProcessWatch:
 
     def _end(self, due: list[OwnedProcess]) -> list[LeftProcess]:
         held = self._gpu_bytes_of([process.pid for process in due])
-        told = self._ending.stop(due) if self.stops else self._ending.leave(due)
+        told = self._ending.stop(due, self._look_again) if self.stops else self._ending.leave(due)
         return [replace(left, gpu_bytes=held.get(left.pid)) for left in told]

@@ -23,6 +23,7 @@ from pytest_gpuclean.processes.families.tensorboard import TENSORBOARD
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ledger import Ledger, begin_run
 from pytest_gpuclean.processes.ownership import Run
+from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.processes.stop import stop
 from pytest_gpuclean.processes.trackers import without_ended_trackers
 from pytest_gpuclean.processes.watch import ProcessWatch
@@ -59,6 +60,32 @@ def is_script(command: Command, names: Iterable[str] = ()) -> bool:
     return call.script in names if names else recognize(FAMILIES, command) is None
 
 
+class _Cards:
+    """The cards, as they were before something was stopped.
+
+    It knows nothing of who stops it: a cycle would wait for the garbage collector, which takes long where much is
+    alive.
+    """
+
+    def __init__(self, procfs: Procfs) -> None:
+        self._nvml = Nvml()
+        self._procfs = procfs
+        self._stopped: deque[tuple[Collection[int], CardWatch]] = deque(maxlen=_MOST_WAITED_FOR)
+
+    def bytes_of(self, pids: Collection[int]) -> Mapping[int, int | None]:
+        """Read the GPU memory of processes that are about to be stopped."""
+        cards = CardWatch(self._nvml, self._procfs)
+        self._stopped.append((pids, cards))
+        return cards.bytes_of(pids)
+
+    def settle(self, ended: Collection[int], limit_seconds: float) -> list[str]:
+        """Wait until the memory of those that have ended is back; tell what is not."""
+        found = [(pids, cards) for pids, cards in self._stopped if not set(ended).isdisjoint(pids)]
+        for one in found:
+            self._stopped.remove(one)
+        return [line for _, cards in found for line in cards.settle(ended, limit_seconds)]
+
+
 class OwnProcesses:
     """What this process has started since this was made, as far as it can be proved.
 
@@ -76,11 +103,9 @@ class OwnProcesses:
             self.run = Run(subreaper=False)
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._discovery = Discovery(self.run)
-        self._nvml = Nvml()
-        self._stopped: deque[tuple[Collection[int], CardWatch]] = deque(maxlen=_MOST_WAITED_FOR)
-        """What was stopped lately, and the cards as they were before."""
+        self._cards = _Cards(self.run.procfs)
         self._watch = ProcessWatch(
-            self.run, settle_seconds=SETTLE_SECONDS, ledger=self._ledger, gpu_bytes_of=self._gpu_bytes_of
+            self.run, settle_seconds=SETTLE_SECONDS, ledger=self._ledger, gpu_bytes_of=self._cards.bytes_of
         )
         self._watch.open(name)
 
@@ -124,10 +149,7 @@ class OwnProcesses:
             What is not back, and who uses the card, in a sentence; none where all is back.
         """
         ended = {process.pid for process in left if process.ended_by}
-        found = [(pids, cards) for pids, cards in self._stopped if not ended.isdisjoint(pids)]
-        for one in found:
-            self._stopped.remove(one)
-        return [line for _, cards in found for line in cards.settle(ended, limit_seconds)]
+        return self._cards.settle(ended, limit_seconds)
 
     def disown(self, pid: int) -> None:
         """Let a process go on, with what is below it.
@@ -143,15 +165,10 @@ class OwnProcesses:
         if self._ledger is not None:
             self._ledger.close()
 
-    def _gpu_bytes_of(self, pids: Collection[int]) -> Mapping[int, int | None]:
-        cards = CardWatch(self._nvml, self.run.procfs)
-        self._stopped.append((pids, cards))
-        return cards.bytes_of(pids)
-
     def _stop(
         self, targets: list[OwnedProcess], spared: set[ProcessKey], families: tuple[Family, ...]
     ) -> list[LeftProcess]:
-        gpu_bytes = self._gpu_bytes_of([target.pid for target in targets])
+        gpu_bytes = self._cards.bytes_of([target.pid for target in targets])
         told = stop(
             targets,
             self._discovery,

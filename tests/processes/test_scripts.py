@@ -1,6 +1,7 @@
 """Scripts that start processes and clean up: their own are stopped, and nobody else's is touched."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -132,6 +133,22 @@ def test_the_cleanup_functions_stop_it_in_between_too():
     assert not is_alive(kept.pid)
     assert [left.pid for left in run.left] == [kept.pid]
     assert is_alive(outside.pid)
+
+
+@alone
+def test_what_is_kept_of_a_watch_goes_without_a_garbage_collection():
+    home()
+    from pytest_gpuclean import cleanup_between_runs, watch
+
+    def run():
+        with watch(verbose=False):
+            cleanup_between_runs(0, 2, verbose=False)
+
+    run()  # what is imported by that leaves garbage
+    gc.collect()
+    gc.disable()
+    run()
+    assert gc.collect() == 0
 
 
 @alone

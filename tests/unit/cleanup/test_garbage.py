@@ -60,6 +60,15 @@ def test_it_collects_until_a_pass_frees_nothing():
     assert left[0]() is None
 
 
+def test_young_garbage_takes_one_pass_over_everything():
+    gc.collect()
+    young = cycle()
+    before = gc.get_stats()[2]["collections"]
+    collect_all()
+    assert young() is None
+    assert gc.get_stats()[2]["collections"] == before + 1
+
+
 def test_it_ends_also_where_finalizers_make_new_garbage_for_ever():
     class Phoenix:
         def __del__(self):
