@@ -40,13 +40,17 @@ class Residue:
         self._segments: frozenset[Segment] = frozenset()
 
     def mark(self) -> None:
-        """Take everything that is there now as known. Some 30 us, unless shared memory is in use."""
+        """Take everything that is there now as known. Some 30 us, unless shared memory is in use or was."""
         self._threads = frozenset(_threads()[0].values())
         self._descriptors = open_descriptors()
-        self._segments = frozenset(mapped()) if has_mapped_any() else frozenset()
+        # What is mapped and was not touched yet, or is swapped out, is in use by no figure of the system.
+        self._segments = frozenset(mapped()) if self._segments or has_mapped_any() else frozenset()
 
     def left(self) -> tuple[str, ...]:
-        """Name what is there now and was not at the last mark, a line each, a few lines at most."""
+        """Name what is there now and was not at the last mark, a line each, a few lines at most.
+
+        Shared memory is named once.
+        """
         new = sorted(open_descriptors() - self._descriptors - frozenset(self._spared()))
         targets = {number: target for number in new if (target := target_of(number))}
         segments = {number: target for number, target in targets.items() if is_shared(target)}
@@ -63,9 +67,10 @@ class Residue:
             held = held_open(number, path)
             if held is not None:
                 found[held[0]] = held[1]
-        for segment, shared in mapped().items():
-            if segment not in self._segments:
-                found.setdefault(segment, shared)
+        now = mapped()
+        for segment in now.keys() - self._segments:
+            found.setdefault(segment, now[segment])
+        self._segments = frozenset(now)
         memory = [shared for shared in found.values() if not shared.is_semaphore]
         for shared in sorted(memory, key=lambda shared: -shared.size_bytes):
             yield f"{shorten(shared.path, _LONGEST_NAME)} {format_size(shared.size_bytes)}"

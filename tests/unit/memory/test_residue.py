@@ -311,6 +311,15 @@ def test_what_is_mapped_alone_and_has_no_name_any_more_is_found(residue):
     del tensor
 
 
+def test_shared_memory_that_has_been_named_is_known_whatever_the_system_says_of_its_use(residue):
+    torch = pytest.importorskip("torch")
+    tensor = torch.empty(MiB // 4).share_memory_()  # not touched: no page of it is resident
+    assert any(line.startswith("/dev/shm/torch_") for line in residue.left())
+    residue.mark()
+    assert not any(line.startswith("/dev/shm/torch_") for line in residue.left())
+    del tensor
+
+
 def test_locks_of_multiprocessing_are_semaphores():
     # Apart: the first one starts a process that looks after them, and its pipe.
     code = """if True:
