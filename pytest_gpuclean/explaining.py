@@ -168,7 +168,8 @@ class Explainer:
             walk.measure([value])
             return [index_of[identity] for identity in walk.storages & index_of.keys()]
 
-        ours = {id(part) for block in blocks.values() for part in (block, block.living, *block.living)}
+        _lead_from_heads(chosen, blocks.values())
+        ours = _parts_of(blocks.values())
         targets = _targets(chosen, ours)
         holding = find_holders(
             targets, known=self._known_roots(), ours=ours, reached_from=reached_from, seconds=SEARCH_SECONDS
@@ -208,6 +209,35 @@ def _with_graphs(holders: tuple[Holder, ...], blocks: Sequence[Block], leaked_by
     first = holders[0]
     detail = "; ".join(filter(None, (first.detail, note.text)))
     return (dataclasses.replace(first, detail=detail, cause=note.cause or first.cause), *holders[1:])
+
+
+def _parts_of(blocks: Iterable[Block]) -> set[int]:
+    """Give the `id` of everything by which blocks refer to what is alive."""
+    return {id(part) for block in blocks for part in (block, block.living, *block.living)}
+
+
+def _lead_from_heads(chosen: Iterable[Block], blocks: Collection[Block]) -> None:
+    """Let what a graph has saved be led to by a tensor that somebody refers to.
+
+    Another one that the graph has saved may lead there too: it has its Python object, and nobody refers to that.
+    """
+    behind = {id(part.value): part.owner for block in blocks for part in block.living if part.owner is not None}
+    heads: dict[int, Any] = {}
+    ours = _parts_of(blocks) | {id(behind), id(heads)}
+
+    def note_head(owner: Any) -> None:
+        key, passed = id(owner), set()
+        while id(owner) in behind and id(owner) not in passed and not _has_referrers([owner], ours):
+            passed.add(id(owner))
+            owner = behind[id(owner)]
+        heads[key] = owner
+
+    for block in chosen:
+        for part in block.living:
+            if part.owner is not None and id(part.owner) not in heads:
+                note_head(part.owner)
+    for block in chosen:
+        block.living[:] = [part._replace(owner=heads.get(id(part.owner))) for part in block.living]
 
 
 def _targets(blocks: Sequence[Block], ours: AbstractSet[int]) -> list[Target]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from pytest_gpuclean.explaining import Explainer
+from pytest_gpuclean.memory.census import each_living
 from pytest_gpuclean.model.leaks import Leak
 from pytest_gpuclean.model.memory import ARRAYS, HEAP
 from pytest_gpuclean.units import KiB, MiB
@@ -202,6 +203,20 @@ class TestOfGraphs:
             KEPT.append(self.kept(output=False))
             told = asked.explained(leak(12)).explanation
         assert [holder.chain.partition(".grad_fn")[0] for holder in told.holders] == [f"{__name__}.KEPT[1]"]
+
+    def test_what_only_a_graph_has_saved_leads_to_nothing(self):
+        """It has a Python object once somebody has looked at it, and may come before the loss among all objects."""
+        asked = explainer()
+        logits = self.torch.zeros(1024, 1024, requires_grad=True)
+        classes = self.torch.zeros(1024, dtype=self.torch.long)
+        KEPT.append(self.torch.nn.functional.cross_entropy(logits, classes))
+        del logits
+        for _ in range(2):
+            gc.collect()
+            list(each_living())
+        (holder,) = asked.explained(leak(8)).explanation.holders
+        assert holder.chain.startswith(f"{__name__}.KEPT[0].grad_fn (")
+        assert holder.held_bytes == 8 * MiB
 
     def test_a_kept_output_is_told_with_what_its_graph_holds(self):
         asked = explainer()
