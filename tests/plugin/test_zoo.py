@@ -157,9 +157,9 @@ def declared(file: str) -> dict[str, Any]:
     return found
 
 
-def flagged_texts(nodeid: str) -> list[str]:
+def texts_of(kind: str, nodeid: str) -> list[str]:
     file, _, name = nodeid.partition("::")
-    texts = declared(file).get("FLAGGED", {}).get(name, [])
+    texts = declared(file).get(kind, {}).get(name, [])
     return [texts] if isinstance(texts, str) else texts
 
 
@@ -203,7 +203,7 @@ def says(told: Iterable[str], text: str) -> bool:
 
 
 def mismatches_of(nodeid: str, told: Told, mode: Mode) -> Iterator[str]:
-    expected = flagged_texts(nodeid)
+    expected = texts_of("FLAGGED", nodeid)
     anywhere = declared(nodeid.partition("::")[0]).get("FLAGGED_SOMEWHERE", set())
     for text in expected:
         if not says(told.text.splitlines(), text):
@@ -211,10 +211,11 @@ def mismatches_of(nodeid: str, told: Told, mode: Mode) -> Iterator[str]:
             yield f"{nodeid}: does not say {text!r}, but {said}"
     if expected and not told.has_teardown_error:
         yield f"{nodeid}: has no error at its teardown"
-    holder = declared(nodeid.partition("::")[0]).get("HELD", {}).get(nodeid.partition("::")[2])
-    if mode.names_holders and holder and told.headlines and f"held by {holder}" not in NUMBER.sub("N", told.text):
+    holders = texts_of("HELD", nodeid)
+    text = NUMBER.sub("N", told.text)
+    if mode.names_holders and holders and told.headlines and not any(f"held by {name}" in text for name in holders):
         who = [line.strip() for line in told.text.splitlines() if line.startswith("  held by ")]
-        yield f"{nodeid}: is not told as held by {holder}, but {who or 'nothing'}"
+        yield f"{nodeid}: is not told as held by {' or '.join(holders)}, but {who or 'nothing'}"
     for line in told.headlines:
         if any(says([line], text) for text in (*expected, *anywhere)):
             continue

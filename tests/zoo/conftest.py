@@ -1,9 +1,9 @@
 """Where the zoo's tests allocate, and a record of what came of each for the one who runs the zoo.
 
 Every file is a test module as people write them. `FLAGGED` says which of its tests have an error of the plugin's at
-their teardown, and what that says; `HELD` who is said to hold the memory, with `N` for places in lists and numbers of
-threads; `FLAGGED_SOMEWHERE` what has to be said on some test of the file. Files that are called `test_host_*` run on
-host memory alone, `test_device_*` on the simulated accelerator alone.
+their teardown, and what that says; `HELD` who is said to hold the memory (one of several), with `N` for places in
+lists and numbers of threads; `FLAGGED_SOMEWHERE` what has to be said on some test of the file. Files that are called
+`test_host_*` run on host memory alone, `test_device_*` on the simulated accelerator alone.
 """
 
 import json

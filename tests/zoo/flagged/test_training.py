@@ -19,7 +19,10 @@ FLAGGED = {
 }
 HELD = {
     "test_keeps_a_copy_of_the_model": 'test_training.BEST["model"][N].weight',
-    "test_keeps_an_optimizer_of_a_model_of_its_own": 'test_training.BEST["optimizer"][N].state.keys()',
+    "test_keeps_an_optimizer_of_a_model_of_its_own": [
+        'test_training.BEST["optimizer"][N].state.keys()',
+        'test_training.BEST["optimizer"][N].state[<Parameter>]["exp_avg',
+    ],
     "test_keeps_gradients": 'test_training.BEST["gradients"][N][N]',
     "test_keeps_losses_with_their_graph": "test_training.LOSSES[N]",
     "test_keeps_the_best_state": 'test_training.BEST["state"][N]["weight"]',
