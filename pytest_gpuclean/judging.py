@@ -247,4 +247,6 @@ class Judge:
             self.gauge.unavailable.setdefault("arrays", reason)
         storages = host_storages(partial(self.gauge.unavailable.setdefault, "arrays"))
         self._counted_storages = storages.keys()
+        for ended in self.ledger.ended:
+            self.ledger.expect_gone(ended.held)
         return {ARRAYS: sum(storages.values())}

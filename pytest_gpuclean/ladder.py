@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,12 @@ class Kept(enum.IntEnum):
     ALL = 1
     OF_ENDED = 2
     """The values of wider fixtures that have come to their end; only once the test is reported."""
+    MEMORY_OF_ENDED = 3
+    """Those of them that are known to hold memory."""
 
 
-LetGo = Callable[[Kept], None]
-"""Lets go of it."""
+LetGo = Callable[[Kept], Iterable[int] | None]
+"""Lets go of it; of the values of ended fixtures one by one, and gives the fixture's key after each."""
 
 _MAKE_GARBAGE = ("torch.compile", "tensorflow", "jax")
 """Caches whose clearing leaves cycles behind."""
@@ -79,10 +81,10 @@ class Climb:
 
         First the values of fixtures that have ended: what they free was theirs. Of the rest nobody can tell.
         """
-        ended = [share.held for share in self._tools.ledger.ended]
-        if ended and doubt():
-            let_go(Kept.OF_ENDED)
-            self._tools.ledger.book_given_back(held(self._tools.gauge.read()), [*ended, *self._pending])
+        if self._tools.ledger.ended and doubt():
+            for key in let_go(Kept.OF_ENDED) or ():
+                levels = held(self._tools.gauge.read())
+                self._tools.ledger.book_given_back(levels, [*self._tools.ledger.pending(key), *self._pending])
         if doubt():
             self._free(partial(let_go, Kept.ALL))
 

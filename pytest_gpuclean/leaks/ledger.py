@@ -19,6 +19,7 @@ _HEAP_NOISE_BYTES = 64 * 1024
 class FixtureShare:
     """What a live fixture of a wider scope owns."""
 
+    key: int
     name: str
     scope: str
     held: Bytes = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Ledger:
 
     def begin_setup(self, key: int, name: str, scope: str) -> None:
         """A fixture of a wider scope comes up: what follows is its own."""
-        share = self.fixtures[key] = FixtureShare(name=name, scope=scope)
+        share = self.fixtures[key] = FixtureShare(key=key, name=name, scope=scope)
         self._owners.append(share.held)
 
     def end_setup(self, key: int) -> None:
@@ -184,11 +185,27 @@ class Ledger:
                 self.drift(account, rest)
         self._take(levels)
 
+    def pending(self, key: int | None = None) -> list[Bytes]:
+        """List what ended fixtures still hold, in the order of their ends.
+
+        Args:
+            key: of one that comes first.
+        """
+        return [share.held for share in sorted(self.ended, key=lambda share: share.key != key)]
+
     def expect_returned(self, share: Bytes) -> None:
         """Take it that the arrays of a share have gone with its heap: the census need not look."""
         size = share.pop(ARRAYS, 0)
         if ARRAYS in self._last:
             self._last[ARRAYS] -= size
+
+    def expect_gone(self, share: Bytes) -> None:
+        """Take it that of the arrays of a share no more are left than of its heap: a count shows nobody whose went."""
+        gone = share.get(ARRAYS, 0) - max(0, share[HEAP]) if HEAP in share else 0
+        if gone > 0:
+            share[ARRAYS] -= gone
+            if ARRAYS in self._last:
+                self._last[ARRAYS] -= gone
 
     # -- looking at the values of live fixtures -----------------------------------------------------------------
 

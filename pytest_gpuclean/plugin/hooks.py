@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterable
 from functools import partial
 from typing import Any
 
@@ -224,10 +224,11 @@ class RunHooks:
         self._roots.end(fixturedef, before)
         self.engine.end_setup(id(fixturedef))
 
-    def _let_go(self, item: pytest.Item, kept: Kept) -> None:
+    def _let_go(self, item: pytest.Item, kept: Kept) -> Iterable[int]:
         if kept is Kept.OF_ENDED:
-            retention.let_go_of_ended(item)
-            return
+            return retention.let_go_of_ended(item)
+        if kept is Kept.MEMORY_OF_ENDED:
+            return retention.let_go_of_ended(item, self.engine.holds_memory)
         self.by_hand.run_due()
         spared = frozenset(self._roots.error_frames())
         if kept is Kept.ALL and self._is_reported:
@@ -236,6 +237,7 @@ class RunHooks:
             retention.let_go_of_memory(item, self.engine.holds_memory, spared, is_reported=self._is_reported)
         if self._error is not None and retention.may_clear_frames(item.config):
             retention.clear_frames(self._error, spared)
+        return ()
 
     def _release(self, key: int) -> None:
         with self._guard, self._clock.stopped():

@@ -10,7 +10,7 @@ import dis
 import gc
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType, MethodType, TracebackType
 from typing import Any
 
@@ -47,7 +47,8 @@ def let_go_of_memory(
         spared: frames (by `id`) that a live fixture's error still needs.
         is_reported: whether its last report is made, so that nobody asks for its instance any more.
     """
-    _empty(getattr(item, "funcargs", None), holds_memory)
+    ended = {name for name, _ in _ended_fixtures(item)}  # these go one by one, so that it is seen what was whose
+    _empty(getattr(item, "funcargs", None), holds_memory, but=ended)
     _empty_doctest(item, holds_memory)
     clear_kept_frames(item, spared)
     if is_reported and _empty_instance_of_flaky(item, holds_memory):
@@ -56,14 +57,28 @@ def let_go_of_memory(
         _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
 
 
-def let_go_of_ended(item: pytest.Item) -> None:
-    """Let go of the values of wider fixtures that have come to their end, once the test's last report is made."""
+def let_go_of_ended(item: pytest.Item, is_due: HoldsMemory = lambda _: True) -> Iterator[int]:
+    """Let go of the values of wider fixtures that have come to their end, one by one.
+
+    Args:
+        item: the last test that they were there for.
+        is_due: tells which of the values go; all of them, once the test's last report is made.
+
+    Yields:
+        The `id` of the definition of each, once its value is gone.
+    """
     values: Any = getattr(item, "funcargs", None)
+    for name, definition in _ended_fixtures(item) if isinstance(values, dict) else ():
+        if name in values and is_due(values[name]):
+            del values[name]
+            yield id(definition)
+
+
+def _ended_fixtures(item: pytest.Item) -> Iterator[tuple[str, pytest.FixtureDef[Any]]]:
     found = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    for name, definitions in dict(found).items() if isinstance(values, dict) else ():
-        definition = definitions[-1]
-        if definition.scope != "function" and definition.cached_result is None:
-            values.pop(name, None)
+    for name, definitions in dict(found).items():
+        if definitions[-1].scope != "function" and definitions[-1].cached_result is None:
+            yield name, definitions[-1]
 
 
 def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
@@ -121,9 +136,9 @@ def fixture_error_frames(fixturedef: pytest.FixtureDef[Any]) -> Iterator[int]:
             yield from map(id, _frames(part))
 
 
-def _empty(values: Any, holds_memory: HoldsMemory) -> None:
+def _empty(values: Any, holds_memory: HoldsMemory, *, but: Collection[str] = ()) -> None:
     for name, value in list(values.items()) if isinstance(values, dict) else ():
-        if not isinstance(value, _PLAIN) and holds_memory(value):
+        if name not in but and not isinstance(value, _PLAIN) and holds_memory(value):
             del values[name]
 
 

@@ -101,6 +101,68 @@ def test_a_fixture_that_leaks_is_told_with_its_holder(host):
     )
 
 
+def test_what_a_fixture_has_given_back_for_its_next_parameter_is_no_part_of_a_leak(host):
+    result = host("""
+        @pytest.fixture(scope="module", params=[8, 16])
+        def weights(request):
+            return zeros(request.param)
+
+        class TestWeights:
+            def test_first(self, weights):
+                pass
+
+            def test_second(self, weights):
+                if len(weights) == 16:
+                    CACHE["kept"] = zeros(12)
+    """)
+    result.stdout.fnmatch_lines(["gpuclean: leaked 12.0 MiB on cpu*"])
+    assert "accounts for" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("last", ["", "good", "bad", "good, bad"])
+@pytest.mark.parametrize("order", ["good, bad", "bad, good"])
+def test_of_fixtures_that_end_together_the_one_that_leaks_is_told(host, order, last):
+    result = host(f"""
+        @pytest.fixture(scope="module")
+        def good():
+            return zeros(8)
+
+        @pytest.fixture(scope="module")
+        def bad():
+            CACHE["bad"] = zeros()
+            return CACHE["bad"]
+
+        def test_first({order}):
+            pass
+
+        def test_last({last}):
+            pass
+    """)
+    assert [line for line in result.outlines if line.startswith("gpuclean: ") and " leaked " in line] == [
+        "gpuclean: fixture 'bad' (module scope) leaked 4.0 MiB on cpu (threshold 1.0 MiB)"
+    ]
+
+
+def test_of_fixtures_that_end_together_after_a_failure_the_one_that_leaks_is_told(host):
+    result = host("""
+        @pytest.fixture(scope="module")
+        def good():
+            return zeros(8)
+
+        @pytest.fixture(scope="module")
+        def bad(good):
+            CACHE["bad"] = zeros()
+            return CACHE["bad"]
+
+        def test_last(good, bad):
+            one, other = good, bad
+            assert len(one) < len(other)
+    """)
+    assert [line for line in result.outlines if line.startswith("gpuclean: ") and " leaked " in line] == [
+        "gpuclean: fixture 'bad' (module scope) leaked 4.0 MiB on cpu (threshold 1.0 MiB)"
+    ]
+
+
 def test_what_adds_up_over_a_module_is_told_with_its_holder(host):
     result = host("""
         @pytest.mark.parametrize("n", range(8))

@@ -107,7 +107,7 @@ class Run:
         ]
 
     def let_go(self, kept):
-        if kept is Kept.OF_ENDED:  # what it pins is the test's own
+        if kept in (Kept.OF_ENDED, Kept.MEMORY_OF_ENDED):  # what it pins is the test's own
             return
         for _, buffer in self.pinned:
             self.reference.free(buffer)
