@@ -231,10 +231,9 @@ class RunHooks:
             return retention.let_go_of_ended(item, self.engine.holds_memory)
         self.by_hand.run_due()
         spared = frozenset(self._roots.error_frames())
+        retention.let_go_of_memory(item, self.engine.holds_memory, spared, is_reported=self._is_reported)
         if kept is Kept.ALL and self._is_reported:
             retention.let_go_of_all(item, spared)
-        else:
-            retention.let_go_of_memory(item, self.engine.holds_memory, spared, is_reported=self._is_reported)
         if self._error is not None and retention.may_clear_frames(item.config):
             retention.clear_frames(self._error, spared)
         return ()

@@ -82,7 +82,7 @@ def _ended_fixtures(item: pytest.Item) -> Iterator[tuple[str, pytest.FixtureDef[
 
 
 def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
-    """Let go of everything that is kept of a test, once its last report is made.
+    """Let go of what else is kept of a test, once its last report is made.
 
     Args:
         item: the test.
@@ -95,7 +95,9 @@ def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     if may_clear_frames(item.config):
         _drop_errors(item)
     _empty_doctest(item, lambda _: True)
-    if not _empty_instance_of_flaky(item, lambda _: True):
+    # A class that has something to do at its end needs its attributes for that.
+    has_end = hasattr(getattr(item, "cls", None), "__del__")
+    if not _empty_instance_of_flaky(item, lambda _: not has_end):
         _drop_instance(item)
 
 

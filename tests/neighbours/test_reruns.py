@@ -100,3 +100,27 @@ def test_flaky_and_rerunfailures_together(street):
     beside, alone = street.beside(*arguments, apart=True), street.alone(*arguments, apart=True)
     assert counted(beside) == counted(alone)
     assert {test.rpartition("::")[2] for test in beside.leaky} == {"test_leaks", "test_leaks_too"}
+
+
+def test_flaky_leaves_a_class_what_it_needs_at_its_end(street):
+    pytest.importorskip("flaky")
+    pytest.importorskip("numpy")
+    street.write("""
+        import unittest
+        import numpy
+
+        class TestServer(unittest.TestCase):
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                self.ports = [4242]
+
+            def test_keeps_on_itself(self):
+                self.buffer = numpy.zeros(8 * MiB, dtype=numpy.uint8)
+
+            def __del__(self):
+                assert self.ports == [4242]
+    """)
+    gate = "--gpu-leak=fail", "--gpu-leak-watch=host"
+    beside = street.beside("-p", "flaky", "-W", "error", gate=gate, apart=True)
+    assert not beside.leaky
+    assert "1 passed" in beside.text and "PytestUnraisableExceptionWarning" not in beside.text
