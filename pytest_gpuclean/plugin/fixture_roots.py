@@ -64,12 +64,12 @@ class FixtureRoots:
     def error_frames(self) -> Iterator[int]:
         """Give the frames (by `id`) of the errors with which live fixtures failed: they will be raised again."""
         for definition in self._definitions.values():
-            yield from retention.fixture_error_frames(definition)
+            yield from map(id, retention.fixture_error_frames(definition))
 
-    def forget(self, key: int) -> None:
-        """Drop a fixture that has ended."""
-        self._definitions.pop(key, None)
+    def forget(self, key: int) -> pytest.FixtureDef[Any] | None:
+        """Drop a fixture that has ended, and return it where it was known."""
         self._attributes.pop(key, None)
+        return self._definitions.pop(key, None)
 
 
 def _member(request: pytest.FixtureRequest, name: str) -> Any:

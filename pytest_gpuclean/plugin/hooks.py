@@ -241,7 +241,9 @@ class RunHooks:
     def _release(self, key: int) -> None:
         with self._guard, self._clock.stopped():
             self.engine.fixture_release(key, in_teardown=self._in_teardown)
-            self._roots.forget(key)
+            ended = self._roots.forget(key)
+            if ended is not None and retention.may_clear_frames(self._config):
+                retention.clear_error_of(ended, frozenset(self._roots.error_frames()))
             if self._recorder.for_report:
                 self._recorder.end_fixture(key)
 

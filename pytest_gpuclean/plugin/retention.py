@@ -126,16 +126,26 @@ def _instances_of_unittest(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
                 yield getattr(frame.f_locals.get("self"), "__dict__", None)
 
 
-def fixture_error_frames(fixturedef: pytest.FixtureDef[Any]) -> Iterator[int]:
-    """Give the frames (by `id`) of the error with which a fixture's setup failed: every later test raises it again."""
+def fixture_error_frames(fixturedef: pytest.FixtureDef[Any]) -> Iterator[FrameType]:
+    """Give the frames of the error with which a fixture's setup failed: every later test raises it again."""
     cached = getattr(fixturedef, "cached_result", None)
     kept = cached[2] if cached is not None else None
     for part in kept if isinstance(kept, tuple) else (kept,):
         if isinstance(part, BaseException):
             for raised in _chain(part):
-                yield from map(id, _frames(raised.__traceback__))
+                yield from _frames(raised.__traceback__)
         elif isinstance(part, TracebackType):
-            yield from map(id, _frames(part))
+            yield from _frames(part)
+
+
+def clear_error_of(fixturedef: pytest.FixtureDef[Any], spared: frozenset[int]) -> None:
+    """Empty the frames of the error with which a fixture's setup failed, now that no test raises it any more.
+
+    The tests that met it spared them, and may be kept with it to the end of the session.
+    """
+    for frame in fixture_error_frames(fixturedef):
+        if id(frame) not in spared:
+            _clear(frame)
 
 
 def _empty(values: Any, holds_memory: HoldsMemory, *, but: Collection[str] = ()) -> None:

@@ -75,6 +75,27 @@ def test_rerunfailures(street, more):
     assert alone.text.count("RERUN") <= beside.text.count("RERUN")
 
 
+def test_the_error_of_a_module_fixture_that_rerunfailures_keeps_is_no_leak(street):
+    pytest.importorskip("pytest_rerunfailures")
+    street.write("""
+        @pytest.fixture(scope="module")
+        def broken():
+            buffer = allocate(8 * MiB)
+            raise OSError("at setup")
+
+        def test_broken(broken):
+            pass
+
+        def test_broken_again(broken):
+            pass
+
+        def test_last():
+            pass
+    """)
+    beside, alone = street.both("-p", "rerunfailures", apart=True)
+    assert beside.text.count('raise OSError("at setup")') == alone.text.count('raise OSError("at setup")') == 2
+
+
 @in_full
 def test_flaky(street):
     pytest.importorskip("flaky")
