@@ -70,8 +70,9 @@ class Closing:
             return
         window.let_go(Kept.MEMORY)
         self._book_given_back(window, self._read())
-        for key in (self._ledger.ended and window.let_go(Kept.MEMORY_OF_ENDED)) or ():
-            self._ledger.book_given_back(held(self._read()), self._ledger.pending(key))
+        if self._ledger.ended:
+            for key in window.let_go(Kept.MEMORY_OF_ENDED) or ():
+                self._ledger.book_given_back(held(self._read()), self._ledger.pending(key))
         if has_grown and self._has_grown(_HOST_MOVED_BYTES):
             collect_young()  # else small garbage adds up to what looks like a drift
             self._book_given_back(window, self._read())

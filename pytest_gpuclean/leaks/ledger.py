@@ -165,20 +165,15 @@ class Ledger:
                 _add(self._owners[-1], account, size)
 
     def book_given_back(self, levels: Bytes, pending: Iterable[Bytes]) -> None:
-        """Book what a cleanup freed to those who may have held it, in turn, and the rest to the drift.
-
-        Args:
-            levels: what is in use after it.
-            pending: the shares of those who may have.
-        """
+        """Book what a cleanup freed to those who may have held it, in turn, and the rest to the drift."""
         shares = list(pending)
         for account, change in self._changes(levels).items():
             rest = change
-            if account == ARRAYS:  # the heap has told before whose have gone
-                rest = _pay(
-                    shares, account, rest, [share.get(ARRAYS, 0) - max(0, share.get(HEAP, 0)) for share in shares]
-                )
-            rest = _pay(shares, account, rest, [share.get(account, 0) for share in shares])
+            for share in shares:
+                if rest < 0 < share.get(account, 0):
+                    part = max(rest, -share[account])
+                    share[account] += part
+                    rest -= part
             if rest and shares and (rest > 0 or account == ARRAYS):
                 _add(shares[0], account, rest)  # a count of arrays is no release: it may well have fallen before
             elif rest:
@@ -285,23 +280,6 @@ class Ledger:
                 del self._last[account]
         self._last.update(levels)
         self._known.update(levels)
-
-
-def _pay(shares: Iterable[Bytes], account: Account, change: int, most: Iterable[int]) -> int:
-    """Take what was given back off some shares in turn; return what is left of it.
-
-    Args:
-        shares: of those who may have held it.
-        account: whose bytes these are.
-        change: negative for what was given back; nothing is done else.
-        most: how much of it each may have held.
-    """
-    for share, bound in zip(shares, most, strict=True):
-        if change < 0 < bound:
-            part = max(change, -bound)
-            share[account] += part
-            change -= part
-    return change
 
 
 def add_with_heap(share: Bytes, account: Account, change: int) -> None:

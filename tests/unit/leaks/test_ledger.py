@@ -121,16 +121,6 @@ def test_what_a_cleanup_frees_is_taken_from_those_who_may_have_held_it_in_turn()
     assert (first, second) == ({GPU: 0}, {GPU: 3})
 
 
-def test_arrays_that_are_gone_are_those_of_whom_the_heap_has_them_no_more():
-    ledger = ledger_at(0)
-    kept, gone, test = {HEAP: 8, ARRAYS: 8}, {HEAP: -1, ARRAYS: 16}, {HEAP: 1, ARRAYS: 4}
-    ledger.book({ARRAYS: 28})
-    ledger.book_given_back({ARRAYS: 9}, [kept, gone, test])
-    assert (kept[ARRAYS], gone[ARRAYS], test[ARRAYS]) == (8, 0, 1)
-    ledger.book_given_back({ARRAYS: 5}, [kept, gone, test])
-    assert (kept[ARRAYS], gone[ARRAYS], test[ARRAYS]) == (4, 0, 1), "then in turn"
-
-
 def test_what_a_cleanup_frees_beyond_that_is_taken_from_the_drift():
     ledger = ledger_at(100)
     share = {GPU: 4}
