@@ -30,15 +30,21 @@ def test_the_peak_is_the_most_since_the_fixtures_setup(suite):
 
 def test_cleaning_by_hand_collects_and_tells_what_came_back(suite):
     suite.write("""
+        import gc
+
         @pytest.mark.parametrize("level", ["quick", "comprehensive"])
         def test_it(gpu_clean, level):
+            gc.disable()  # else it may come before us
             node = [allocate(4 * MiB)]
             node.append(node)
             del node
             result = gpu_clean.clean(level)
+            gc.enable()
             assert result.level == level
-            assert result.given_back_bytes == 4 * MiB
-            assert [step.name for step in result.steps if step.given_back] == ["garbage"]
+            # Other tests of this process may have used the simulated accelerator, which has a cache.
+            found = {step.name: step.given_back["fake:0"] for step in result.steps if step.given_back.get("fake:0")}
+            assert found == {"garbage": 4 * MiB}
+            assert result.given_back_bytes >= 4 * MiB
             assert gpu_clean.snapshot().allocated_bytes("fake:0") == 0
     """)
     suite.run().assert_outcomes(passed=2)
