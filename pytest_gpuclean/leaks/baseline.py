@@ -47,6 +47,11 @@ class Known:
         """By how much more or less it is still the same: allocators round, and a table grows by an entry."""
         return max(64 * KiB, self.leaked_bytes // 100)
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether it is what many tests have kept together."""
+        return self.kind in ("module", "session")
+
     def has_holder_of(self, other: Known) -> bool:
         """Whether the same thing holds both."""
         same_memory = (self.device, self.source) == (other.device, other.source)
@@ -148,19 +153,24 @@ class Changes:
     """Their tests are not there any more."""
 
 
-def changes(known: Iterable[Known], found: Iterable[Known], collected: Collection[str]) -> Changes:
+def changes(
+    known: Iterable[Known], found: Iterable[Known], collected: Collection[str], *, is_split: bool = False
+) -> Changes:
     """Compare what is known with what a whole run has shown.
 
     Args:
         known: what is known.
         found: every leak of the run, in all of its processes, that nothing else allows.
         collected: the node ids of its tests.
+        is_split: whether several processes shared the tests: of what adds up, each has shown a part.
     """
     largest = {one.owner: one for one in merged(found)}
     modules = {test.partition("[")[0].partition("::")[0] for test in collected}
     smaller, cured, gone = [], [], []
     for one in known:
         now = largest.get(one.owner)
+        if is_split and one.adds_up and (not one.where or _is_there(one, collected, modules)):
+            now = one
         if now is not None and not now.is_other_than(one):
             if now.leaked_bytes < one.leaked_bytes - one.slack_bytes:
                 smaller.append((one, now.leaked_bytes))
@@ -181,9 +191,17 @@ def merged(found: Iterable[Known]) -> list[Known]:
     return sorted(largest.values())
 
 
-def renewed(known: Iterable[Known], found: Iterable[Known]) -> list[Known]:
-    """Make the new list: what the run has shown, with the old figure where it is the same leak still."""
+def renewed(known: Iterable[Known], found: Iterable[Known], *, is_split: bool = False) -> list[Known]:
+    """Make the new list: what the run has shown, with the old figure where it is the same leak still.
+
+    Args:
+        known: the old list.
+        found: every leak of the run.
+        is_split: whether several processes shared the tests: what adds up stays known by its larger figure.
+    """
     before = {one.owner: one for one in known}
+    if is_split:
+        found = [*found, *(one for one in before.values() if one.adds_up)]
     return sorted(_as_before(before.get(one.owner), one) for one in merged(found))
 
 

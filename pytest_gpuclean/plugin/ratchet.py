@@ -34,6 +34,8 @@ class Ratchet:
         self._baseline = telling.baseline
         self._leaks: dict[str, dict[str, list[Leak]]] = {}
         """By test, and by the worker that ran it: under `--dist=each` there are several."""
+        self._workers: set[str] = set()
+        """That have run tests; none by name where this process has."""
         self._has_missed = False
         """Whether something was not judged, or not taken in, for trouble of our own."""
         self._guard = guard_of(config, "known leaks are not compared as they should")
@@ -49,6 +51,7 @@ class Ratchet:
         """Take the leaks of a test; its last report has those of all attempts."""
         has_missed, self._has_missed = self._has_missed, True
         with self._guard:
+            self._workers.add(worker_of(report))
             records = records_of(report)
             leaks = [leak for record in records for leak in record.leaks]
             if leaks:
@@ -118,7 +121,7 @@ class Ratchet:
     def _compare(self, partial: str) -> None:
         if self._baseline is None:
             return
-        found = changes(self._baseline.known, self._found(), self._extent.collected)
+        found = changes(self._baseline.known, self._found(), self._extent.collected, is_split=len(self._workers) > 1)
         lines = [
             f"{one}: {format_size(size)} instead of the {format_size(one.leaked_bytes)} that are known"
             for one, size in found.smaller
@@ -140,7 +143,7 @@ class Ratchet:
         if not partial and int(session.exitstatus) != pytest.ExitCode.OK:
             partial = "no test ran" if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED else "the run failed"
         if not partial:
-            known = renewed(baseline.known, self._found())
+            known = renewed(baseline.known, self._found(), is_split=len(self._workers) > 1)
             text = baseline_text(known)
             try:
                 if text != baseline_text(baseline.known) or not os.path.exists(baseline.path):

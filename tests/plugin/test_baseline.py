@@ -112,6 +112,22 @@ def test_smaller_ones_are_told_and_can_be_tightened(suite):
     suite.run(GATE).assert_outcomes(passed=4, errors=2)
 
 
+@pytest.mark.parametrize("arguments", [(GATE,), UPDATE], ids=["compared", "updated"])
+def test_what_adds_up_is_not_smaller_because_workers_have_shared_the_tests(suite, arguments):
+    pytest.importorskip("xdist")
+    suite.write("""
+        @pytest.mark.parametrize("number", range(8))
+        def test_keeps_a_little(number):
+            KEPT.append(allocate(3 * MiB // 4))
+    """)
+    suite.run(*UPDATE).assert_outcomes(passed=8)
+    assert leaks(suite) == {"test_it.py fake:0": 6 * MiB}
+    result = suite.run_apart(*arguments, "-p", "xdist", "-n2", "--dist=load")
+    result.assert_outcomes(passed=8)
+    result.stdout.no_fnmatch_line("*instead of*")
+    assert leaks(suite) == {"test_it.py fake:0": 6 * MiB}
+
+
 def test_leaks_that_are_no_more_are_told(suite, ways):
     suite.write(SUITE)
     run(suite, *UPDATE, *ways)
