@@ -68,8 +68,9 @@ class Residue:
             if held is not None:
                 found[held[0]] = held[1]
         now = mapped()
-        for segment in now.keys() - self._segments:
-            found.setdefault(segment, now[segment])
+        for segment, shared in now.items():
+            if segment not in self._segments:
+                found.setdefault(segment, shared)
         self._segments = frozenset(now)
         memory = [shared for shared in found.values() if not shared.is_semaphore]
         for shared in sorted(memory, key=lambda shared: -shared.size_bytes):

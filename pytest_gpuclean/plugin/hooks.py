@@ -194,8 +194,7 @@ class RunHooks:
         plan = self._plan_of(item)
         if item.parent is not self._module_of:  # of a whole module, asked once
             self._module_of, self._module = item.parent, module_of(item)
-        if self._settings.traces:
-            self._sites.begin_window()
+        self._sites.begin_window()
         terms = self._default_terms if plan is self._default_plan else _terms(plan, self._scope_plan(item))
         if self._only_observes and self._started is not None:
             self._started.begin_test(is_marked=plan is not self._default_plan or asks_for_fixture(item))
@@ -291,11 +290,10 @@ class RunHooks:
         record: TestRecord | None = None,
         course: Course | None = None,
     ) -> None:
-        """Note what a test used, where somebody is going to read it."""
-        if self._notes_all or record is not None:
-            given_back_bytes = record.given_back_bytes if record is not None else 0
-            figures = self._recorder.end(course or self.engine.course, seconds, given_back_bytes)
-            self._recorder.attach(item, report, figures, record)
+        """Note what a test used; where nobody reads of all tests, of those with a record."""
+        given_back_bytes = record.given_back_bytes if record is not None else 0
+        figures = self._recorder.end(course or self.engine.course, seconds, given_back_bytes)
+        self._recorder.attach(item, report, figures, record)
 
     def _closed_unchanged(self, item: pytest.Item) -> float | None:
         """Close the window the short way, where the test has passed and nothing but the test ends with it."""

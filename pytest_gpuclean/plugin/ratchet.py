@@ -72,6 +72,11 @@ class Ratchet:
             self._refuse(session, "trouble of gpuclean itself")
         return result
 
+    @property
+    def _is_split(self) -> bool:
+        """Whether workers have shared the tests; under `--dist=each` every one has run them all."""
+        return len(self._workers) > 1 and getattr(self._config.option, "dist", "no") != "each"
+
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _finish(self, session: pytest.Session) -> None:
@@ -121,7 +126,7 @@ class Ratchet:
     def _compare(self, partial: str) -> None:
         if self._baseline is None:
             return
-        found = changes(self._baseline.known, self._found(), self._extent.collected, is_split=len(self._workers) > 1)
+        found = changes(self._baseline.known, self._found(), self._extent.collected, is_split=self._is_split)
         lines = [
             f"{one}: {format_size(size)} instead of the {format_size(one.leaked_bytes)} that are known"
             for one, size in found.smaller
@@ -143,7 +148,7 @@ class Ratchet:
         if not partial and int(session.exitstatus) != pytest.ExitCode.OK:
             partial = "no test ran" if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED else "the run failed"
         if not partial:
-            known = renewed(baseline.known, self._found(), is_split=len(self._workers) > 1)
+            known = renewed(baseline.known, self._found(), is_split=self._is_split)
             text = baseline_text(known)
             try:
                 if text != baseline_text(baseline.known) or not os.path.exists(baseline.path):

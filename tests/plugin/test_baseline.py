@@ -128,6 +128,20 @@ def test_what_adds_up_is_not_smaller_because_workers_have_shared_the_tests(suite
     assert leaks(suite) == {"test_it.py fake:0": 6 * MiB}
 
 
+def test_what_adds_up_is_smaller_where_every_worker_has_run_all_tests(suite):
+    pytest.importorskip("xdist")
+    tests = """
+        @pytest.mark.parametrize("number", range(8))
+        def test_keeps_a_little(number):
+            KEPT.append(allocate(3 * MiB // 4))
+    """
+    suite.write(tests)
+    suite.run(*UPDATE).assert_outcomes(passed=8)
+    suite.write(tests.replace("3 * MiB // 4", "3 * MiB // 8"))
+    result = suite.run_apart(GATE, "-p", "xdist", "-n2", "--dist=each")
+    result.stdout.fnmatch_lines(["gpuclean: leaks.json: test_it.py on fake:0: 3.0 MiB instead of the 6.0 MiB *"])
+
+
 def test_leaks_that_are_no_more_are_told(suite, ways):
     suite.write(SUITE)
     run(suite, *UPDATE, *ways)
