@@ -173,7 +173,7 @@ class Engine:
         self._book()
         if any(abs(size) > self._threshold_bytes for size in share.held.values()):
             collect_young()  # else garbage of the setup would hide what the test leaks
-            self._book()
+            self.ledger.book_given_back(held(self._read(edge=True)), [share.held])
             if abs(share.held.get(HEAP, 0)) > self._threshold_bytes:
                 self._judge.book_census()
             self._judge.look_at_new(key)

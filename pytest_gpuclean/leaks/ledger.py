@@ -13,6 +13,8 @@ from pytest_gpuclean.model.memory import ARRAYS, HEAP, Account, Bytes
 
 _HEAP_NOISE_BYTES = 64 * 1024
 """By less than that a setup moves the heap without any array."""
+_OLDER_BYTES = 256 * 1024
+"""How much more of the heap may be freed than those held who may have held it, before older things went with it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,10 +167,18 @@ class Ledger:
                 _add(self._owners[-1], account, size)
 
     def book_given_back(self, levels: Bytes, pending: Iterable[Bytes]) -> None:
-        """Book what a cleanup freed to those who may have held it, in turn, and the rest to the drift."""
+        """Book what a cleanup freed to those who may have held it, in turn, and the rest to the drift.
+
+        Where so much of the heap was freed that it was not theirs alone, it may have been theirs not at all: they keep
+        the doubt, and a count of arrays decides.
+        """
         shares = list(pending)
         for account, change in self._changes(levels).items():
             rest = change
+            held_bytes = sum(max(0, share.get(HEAP, 0)) for share in shares) if account == HEAP else 0
+            if held_bytes and change < -held_bytes - _OLDER_BYTES:
+                self.drift(account, change + held_bytes)
+                continue
             for share in shares:
                 if rest < 0 < share.get(account, 0):
                     part = max(rest, -share[account])

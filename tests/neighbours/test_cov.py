@@ -113,3 +113,31 @@ def test_a_limit_that_is_not_reached_fails_as_ever(street, limit):
     status = 0 if limit == "20" else 1
     assert street.beside(*arguments, apart=True).result.ret == status
     assert street.alone(*arguments, apart=True).result.ret == status
+
+
+HOST = ("--gpu-leak=fail", "--gpu-leak-watch=host")
+
+
+def test_what_a_running_function_holds_is_found_while_it_is_measured(street):
+    pytest.importorskip("numpy")
+    street.write("""
+        import threading
+        import numpy
+
+        MAY_END = threading.Event()
+
+        def hold(has_begun):
+            local = numpy.ones(1 << 20)
+            has_begun.set()
+            MAY_END.wait(30)
+
+        def test_leaks():
+            has_begun = threading.Event()
+            threading.Thread(target=hold, args=(has_begun,)).start()
+            assert has_begun.wait(10)
+
+        def test_ends():
+            MAY_END.set()
+    """)
+    beside, _ = street.both("-p", "pytest_cov", "--cov=.", "--cov-report=", gate=HOST, apart=True)
+    assert "held by thread 'Thread-1 (hold)' in test_it.hold: local" in beside.text

@@ -308,3 +308,16 @@ def test_after_something_was_not_booked_nobody_is_accused_by_what_was_known():
     assert ledger.session.kept == {}
     assert ledger.modules["test_a.py"].kept == {}
     assert not ledger.fixtures[1].is_certain
+
+
+def test_where_older_things_were_freed_too_a_count_of_arrays_decides():
+    ledger = Ledger()
+    ledger.open("a.py", {HEAP: 100 * MiB})
+    ledger.book({HEAP: 108 * MiB})
+    ledger.book_given_back({HEAP: 95 * MiB}, [ledger.test])
+    assert ledger.test == {HEAP: 8 * MiB}
+    assert ledger.session.kept == {HEAP: -5 * MiB}
+    ledger.book_given_back({HEAP: 90 * MiB}, [ledger.test, {HEAP: -MiB}])
+    assert ledger.test == {HEAP: 3 * MiB}
+    ledger.book_given_back({HEAP: 87 * MiB - 1}, [ledger.test])
+    assert ledger.test == {HEAP: 0}

@@ -189,6 +189,25 @@ def test_an_array_of_a_running_function_of_another_thread_is_found():
         thread.join()
 
 
+def test_a_traced_function_keeps_its_locals():
+    def trace(frame, event, argument):
+        if frame.f_code is work.__code__ and event == "line":
+            count_host_bytes()
+        return trace
+
+    def work():
+        local = zeros()
+        total = local.sum()
+        return total + local.nbytes
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert work() == MiB
+    finally:
+        sys.settrace(tracer)
+
+
 def test_an_array_in_a_thread_local_is_found():
     local = threading.local()
     census = Census()
