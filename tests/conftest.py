@@ -42,6 +42,14 @@ def no_garbage() -> Iterator[None]:
     gc.collect()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "not_measured: coverage's own work at the end of a process is in its way")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes minutes, so that no worker is left with it at the end."""
     items.sort(key=lambda item: "plugin/test_zoo.py" not in item.nodeid)
+    if "COVERAGE_RUN" in os.environ:
+        for item in items:
+            if item.get_closest_marker("not_measured"):
+                item.add_marker(pytest.mark.skip(reason="coverage's own work at the end of a process is in its way"))

@@ -118,6 +118,9 @@ class SynchronizeCleaner:
     calls_driver = True
     is_measured = False
 
+    def __init__(self) -> None:
+        self._used: set[int] = set()
+
     def clean(self, occasion: Occasion) -> str | Skip:
         """Wait for each device on which torch has ever allocated, where the window has used one."""
         torch = loaded_module("torch")
@@ -128,10 +131,11 @@ class SynchronizeCleaner:
         if not _accelerator_is_ready(torch):
             return Skip("no device in use")
         # Never without an index: that asks for the current device, which initialises one.
-        used = [index for index in range(torch.accelerator.device_count()) if _is_used(torch, index)]
-        for index in used:
+        others = set(range(torch.accelerator.device_count())) - self._used
+        self._used |= {index for index in others if _is_used(torch, index)}  # and what was used once stays so
+        for index in sorted(self._used):
             torch.accelerator.synchronize(index)
-        return f"{len(used)} device{'' if len(used) == 1 else 's'}"
+        return f"{len(self._used)} device{'' if len(self._used) == 1 else 's'}"
 
 
 def _is_used(torch: ModuleType, index: int) -> bool:

@@ -234,6 +234,7 @@ def test_orphans_forks_and_trees_are_the_tests_that_started_them(world):
     assert not any(map(world.is_alive, ("fork", "bare", "tree", "shell")))
 
 
+@pytest.mark.not_measured
 def test_a_live_pool_is_shut_its_own_way(world):
     world.begin("""
         KEPT = []

@@ -184,6 +184,7 @@ def test_a_folder_of_somebody_else_is_refused():
     assert list(Path("theirs").iterdir()) == []
 
 
+@pytest.mark.not_measured
 @alone
 def test_a_full_disk_is_told_and_leaves_no_file():
     Path("ledgers").mkdir(mode=0o700)
@@ -192,6 +193,7 @@ def test_a_full_disk_is_told_and_leaves_no_file():
     assert list(Path("ledgers").iterdir()) == []
 
 
+@pytest.mark.not_measured
 @alone
 def test_a_disk_that_runs_full_later_leaves_what_was_written():
     _, ledger = begin()

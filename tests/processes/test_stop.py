@@ -169,6 +169,7 @@ def test_a_stopped_process_is_woken_to_end():
     assert child.wait() in (-signal.SIGINT, 1)
 
 
+@pytest.mark.not_measured
 @alone
 def test_a_chain_that_hops_from_number_to_number_is_caught():
     for number, modes in enumerate((["plain"], ["ignore"], ["ignore", "setsid"])):
@@ -185,6 +186,7 @@ def test_a_chain_that_hops_from_number_to_number_is_caught():
         world.run.end()
 
 
+@pytest.mark.not_measured
 @alone
 def test_a_stopped_process_with_threads_gets_its_signal_where_it_can_take_it():
     """Python's main thread goes on sleeping where another thread takes the signal."""
