@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import entry_points
+import time
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
+
+import pytest
+from _pytest.config import _iter_rewritable_modules
 
 from benchmarks.measure import PLUGIN, Extent, Row, Variant, above_bare, rounds_of, sessions, spread_us
 
@@ -19,23 +27,17 @@ NOTHING_US = 5.0
 
 
 def run(extent: Extent) -> list[Row]:
-    """Measure start-up in pairs of processes, the import by itself, and what a test costs."""
+    """Measure start-up in pairs of sessions, the import by itself, and what a test costs."""
     quick = extent.quick
-    others = [name for point in entry_points(group="pytest11") if (name := point.name) != "gpuclean"]
-    blocked = [argument for name in others for argument in ("-p", f"no:{name}")]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tests").mkdir()
-        _cpu_seconds(blocked, folder)  # writes the bytecode that an installed package would have
-        _cpu_seconds([*blocked, "-p", "no:gpuclean"], folder)
-        pairs = []
-        for _ in range(10 if quick else 40):
-            on = _cpu_seconds(blocked, folder)
-            off = _cpu_seconds([*blocked, "-p", "no:gpuclean"], folder)
-            pairs.append((on, off))
+        (Path(folder) / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+        pairs = _pairs(folder, 30 if quick else 100)
         import_ms = _import_ms(folder)
     median = 1e3 * statistics.median(on - off for on, off in pairs)
     least = 1e3 * (min(on for on, _ in pairs) - min(off for _, off in pairs))
     whole = 1e3 * min(off for _, off in pairs)
+    files, list_ms = _list_of_files()
     tests = 500 if quick else 2000
     figures = sessions(
         {"bare": Variant(tests), "installed": Variant(tests, tuple(PLUGIN))}, body="empty", rounds=3 if quick else 5
@@ -44,14 +46,14 @@ def run(extent: Extent) -> list[Row]:
     return [
         Row(
             group=group,
-            what="start-up, median of the differences of paired processes",
+            what="start-up, median of the differences of paired sessions",
             measured=median,
             unit="ms",
             budget=BUDGET_MS,
             promise="start-up",
             spread=1e3 * statistics.median(abs(on - off - median / 1e3) for on, off in pairs),
             rounds={"start-up, on": tuple(on for on, _ in pairs), "start-up, off": tuple(off for _, off in pairs)},
-            compared=f"{100 * median / whole:.1f} % of pytest's own start ({whole:.0f} ms)",
+            compared=f"{100 * median / whole:.1f} % of a session without tests ({whole:.0f} ms)",
         ),
         Row(
             group=group,
@@ -62,6 +64,13 @@ def run(extent: Extent) -> list[Row]:
             promise="start-up",
         ),
         Row(group=group, what="of that, importing it (-X importtime)", measured=import_ms, unit="ms"),
+        Row(
+            group=group,
+            what="beside that, in pytest: reading the list of its installed files, also where it is blocked",
+            measured=list_ms,
+            unit="ms",
+            compared=f"{files} lines",
+        ),
         Row(
             group=group,
             what="a test",
@@ -75,16 +84,42 @@ def run(extent: Extent) -> list[Row]:
     ]
 
 
-def _cpu_seconds(arguments: list[str], folder: str) -> float:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(Path(folder) / "tests")],
-        cwd=folder,
+def _pairs(folder: str, count: int) -> list[tuple[float, float]]:
+    """Give the CPU seconds of sessions with and without the plugin, all in one process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.startup", folder, str(count)],
+        cwd=Path(__file__).parents[1],
         env=_environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    _, _, usage = os.wait4(process.pid, 0)
-    return usage.ru_utime + usage.ru_stime
+    return [(on, off) for on, off in json.loads(done.stdout)]
+
+
+def _session_seconds(arguments: list[str]) -> float:
+    """Run a session that loads the plugin anew, and give its CPU time."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pytest_gpuclean"]:
+        del sys.modules[name]
+    gc.collect()
+    gc.disable()
+    begin = time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pytest.main(arguments)
+    seconds = time.process_time() - begin
+    gc.enable()
+    return seconds
+
+
+def _list_of_files() -> tuple[int, float]:
+    """Say how many files are installed, and how long pytest takes to look through them for what it rewrites."""
+    best = float("inf")
+    for _ in range(20):
+        begin = time.process_time()
+        files = [str(file) for file in distribution("pytest-gpuclean").files or ()]
+        list(_iter_rewritable_modules(files))
+        best = min(best, time.process_time() - begin)
+    return len(files), 1e3 * best
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -108,3 +143,19 @@ def _import_ms(folder: str) -> float:
         taken = {match[2]: int(match[1]) for match in line.finditer(done.stderr)}
         best = min(best, (taken["pytest_gpuclean"] + taken["pytest_gpuclean.plugin"]) / 1e3)
     return best
+
+
+def main() -> None:
+    """Print the seconds of pairs of sessions, as JSON."""
+    folder, count = sys.argv[1], int(sys.argv[2])
+    os.chdir(folder)
+    others = [name for point in entry_points(group="pytest11") if (name := point.name) != "gpuclean"]
+    arguments = ["-q", "-p", "no:cacheprovider", *(part for name in others for part in ("-p", f"no:{name}")), "tests"]
+    without = ["-p", "no:gpuclean", *arguments]
+    for warmed_up in (arguments, without):  # writes the bytecode that an installed package would have
+        _session_seconds(warmed_up)
+    print(json.dumps([(_session_seconds(arguments), _session_seconds(without)) for _ in range(count)]))
+
+
+if __name__ == "__main__":
+    main()

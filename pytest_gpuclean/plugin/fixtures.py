@@ -26,7 +26,7 @@ def _handle(request: pytest.FixtureRequest) -> Generator[Handle, Any, None]:
 
 
 def _begin(config: pytest.Config, name: str) -> Handle:
-    from pytest_gpuclean.plugin import activate
+    from pytest_gpuclean.plugin.coming_up import activate
     from pytest_gpuclean.plugin.handle import Handle
     from pytest_gpuclean.plugin.settings import settings_of
 

@@ -30,7 +30,7 @@ from pytest_gpuclean.plugin.confirm import confirm, run_quietly
 from pytest_gpuclean.plugin.failing import look_into_failures
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.gathering import gather
-from pytest_gpuclean.plugin.guard import Guard, guard_of, own_problem, trouble_of
+from pytest_gpuclean.plugin.guard import Guard, guard_of
 from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on, tell_problems
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
@@ -38,6 +38,7 @@ from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.started import look_after_processes
 from pytest_gpuclean.plugin.telling import Telling, verbosity
+from pytest_gpuclean.plugin.trouble import own_problem, trouble_of
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.window import Course, Ending, Terms
 

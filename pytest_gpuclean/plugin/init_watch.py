@@ -39,7 +39,7 @@ class InitWatch:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Bring up what prints the summary: it has to be there before the run's end."""
         with self._guard:
-            from pytest_gpuclean.plugin import tell
+            from pytest_gpuclean.plugin.coming_up import tell
 
             tell(config)
 
@@ -93,7 +93,7 @@ class InitWatch:
             self._finish(session)
 
     def _finish(self, session: pytest.Session) -> None:
-        from pytest_gpuclean.plugin import tell
+        from pytest_gpuclean.plugin.coming_up import tell
 
         if is_controller(self._config):
             self._look("in the controller of the workers")

@@ -13,10 +13,11 @@ from pytest_gpuclean.model.leaks import Leak
 from pytest_gpuclean.plugin.baseline import INPUT
 from pytest_gpuclean.plugin.baseline_file import baseline_text
 from pytest_gpuclean.plugin.extent import Extent
-from pytest_gpuclean.plugin.guard import guard_of, is_own, trouble_of
+from pytest_gpuclean.plugin.guard import guard_of
 from pytest_gpuclean.plugin.names import plain_name, worker_of
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.telling import Telling, records_of
+from pytest_gpuclean.plugin.trouble import is_own, trouble_of
 from pytest_gpuclean.reports.files import write_file
 from pytest_gpuclean.units import format_size
 

@@ -20,7 +20,7 @@ import pytest_gpuclean
 
 PACKAGE = str(Path(pytest_gpuclean.__file__).parent) + os.sep
 # A fault between the raising of another and its telling would be a second one; and what a test calls is guarded behind.
-UNGUARDED = ("plugin/guard.py", "plugin/handle.py")
+UNGUARDED = ("plugin/guard.py", "plugin/trouble.py", "plugin/handle.py")
 BEFORE_ALL = ("pytest_addoption", "add_options", "pytest_addhooks", "gpu_clean", "_handle")
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called."""
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}

@@ -151,7 +151,8 @@ def test_repeat(street, scope):
     assert beside.order == alone.order
     assert len(beside.order) == 3 + 3 + 5
     assert sum(beside.leaky.values()) == 3
-    beside.result.stdout.fnmatch_lines(["given back: 6.0 MiB in 3 cleanups"])
+    # Python may have collected some of the garbage by itself, in the middle of a test.
+    beside.result.stdout.fnmatch_lines(["given back: [246].0 MiB in * cleanup*"])
 
 
 def test_small_leaks_of_a_test_that_is_repeated_add_up(street):
