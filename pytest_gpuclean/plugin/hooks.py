@@ -34,6 +34,7 @@ from pytest_gpuclean.plugin.guard import Guard, guard_of
 from pytest_gpuclean.plugin.markers import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on, tell_problems
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
+from pytest_gpuclean.plugin.recorded_warnings import let_go_of_sources
 from pytest_gpuclean.plugin.recording import recorder_for
 from pytest_gpuclean.plugin.settings import Settings
 from pytest_gpuclean.plugin.started import look_after_processes
@@ -234,6 +235,7 @@ class RunHooks:
         retention.let_go_of_memory(item, self.engine.holds_memory, spared, is_reported=self._is_reported)
         if kept is Kept.ALL and self._is_reported:
             retention.let_go_of_all(item, spared)
+            let_go_of_sources()
         if self._error is not None and retention.may_clear_frames(item.config):
             retention.clear_frames(self._error, spared)
         return ()

@@ -503,3 +503,54 @@ def test_a_leak_in_a_subtest_is_the_tests(suite):
     result = suite.run("--gpu-leak=fail")
     result.stdout.fnmatch_lines(["gpuclean: leaked 12.0 MiB on fake:0*"])
     assert result.parseoutcomes()["errors"] == 1
+
+
+OLDER_GARBAGE = """
+    import gc
+    import numpy
+
+    class Document:
+        '''No array, and too little of it to be looked at.'''
+        def __init__(self):
+            self.text = "x" * (200 * 1024)
+            self.document = self
+
+    @pytest.fixture(scope="module", autouse=True)
+    def no_collection_by_itself():
+        gc.disable()
+        yield
+        gc.enable()
+
+    @pytest.mark.parametrize("number", range(60))
+    def test_reads_a_document(number):
+        assert Document().text
+
+    class TestFixture:
+        @pytest.fixture(scope="class")
+        def features(self):
+            KEPT.append(numpy.ones(2**20))
+            return KEPT[-1]
+
+        def test_uses_the_features(self, features):
+            assert features.sum() > 0
+
+    @pytest.mark.parametrize("number", range(60))
+    def test_reads_another_one(number):
+        assert Document().text
+
+    def test_keeps_an_array():
+        KEPT.append(numpy.ones(2**20))
+"""
+
+
+def test_garbage_that_is_older_than_a_leak_and_more_does_not_hide_it_in_host_memory(suite):
+    pytest.importorskip("numpy")
+    suite.write(OLDER_GARBAGE)
+    result = suite.run_apart("--gpu-leak=fail", "--gpu-leak-watch=host")
+    result.assert_outcomes(passed=122, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK test_it.py::TestFixture::test_uses_the_features: fixture 'features' (class scope) leaked 8.0 MiB *",
+            "LEAK test_it.py::test_keeps_an_array: leaked 8.0 MiB on cpu*",
+        ]
+    )

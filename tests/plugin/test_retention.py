@@ -427,3 +427,53 @@ def test_a_frame_that_is_running_is_left_alone():
     except ValueError as error:
         clear_frames(error)
     assert local == "still here"
+
+
+WARNS = """
+    import warnings
+
+    def test_warns():
+        warnings.warn(UserWarning("not contiguous:", allocate(4 * MiB)))
+
+    def test_warns_of_a_source():
+        source = allocate(4 * MiB)
+        source.itself = source
+        warnings.warn("unclosed", ResourceWarning, source=source)
+
+    def test_next():
+        import fakegpu
+        assert fakegpu.IN_USE == [0, 0]
+"""
+
+
+def test_what_warnings_refer_to_is_let_go_of_and_their_texts_stay(suite):
+    suite.write(WARNS)
+    texts = []
+    for options in (["--gpu-leak=fail"], ["-p", "no:gpuclean", "--deselect=test_it.py::test_next"]):
+        result = suite.run_apart("-Wdefault", *options)
+        assert result.parseoutcomes().keys() <= {"passed", "warnings", "deselected"}
+        lines = result.outlines
+        start = next(number for number, line in enumerate(lines) if "warnings summary" in line)
+        end = next(number for number, line in enumerate(lines) if "Docs: " in line)
+        texts.append([re.sub("0x[0-9a-f]+", "0x", line) for line in lines[start:end]])
+    assert texts[0] == texts[1]
+    assert any("not contiguous:" in line and "Buffer" in line for line in texts[0])
+    assert any("Enable tracemalloc" in line for line in texts[0])
+
+
+@pytest.mark.parametrize("text", ["", "def __str__(self): return f'{self.args[0].size_bytes} bytes'"])
+def test_a_warning_that_somebody_else_has_or_that_has_its_own_text_keeps_its_arguments(suite, text):
+    suite.write(f"""
+        import warnings
+
+        class Slow(UserWarning):
+            {text or "pass"}
+
+        def test_warns():
+            warning = Slow(allocate(4 * MiB))
+            warnings.warn(warning)
+            {"" if text else "KEPT.append(warning)"}
+    """)
+    result = suite.run_apart("--gpu-leak=fail")
+    result.assert_outcomes(passed=1, errors=1, warnings=1)
+    result.stdout.fnmatch_lines(["*leaked 4.0 MiB*"])
