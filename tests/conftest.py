@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def simgpu():
         pytest.skip(f"no simulated accelerator: {reason}")
     simgpu.load()
     return simgpu
+
+
+@pytest.fixture
+def hears_sigint() -> Iterator[None]:
+    """Let what is started hear SIGINT: in the background of a shell it is ignored, and by whatever is started then."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.plugin import internals, retention
 from pytest_gpuclean.plugin.clock import Clock
+from pytest_gpuclean.plugin.guard import Guard
 
 _HAS_SUBTESTS = pytest.StashKey[bool]()
 Phase = Literal["setup", "call", "teardown"]
@@ -34,17 +35,21 @@ class Attempt:
 class Again:
     """Tears a test down, cleans, and runs it once more."""
 
-    def __init__(self, clean: Callable[[], object], error_frames: Callable[[], Iterable[int]], clock: Clock) -> None:
+    def __init__(
+        self, clean: Callable[[], object], error_frames: Callable[[], Iterable[int]], clock: Clock, guard: Guard
+    ) -> None:
         """Set it up.
 
         Args:
             clean: cleans comprehensively.
             error_frames: gives the frames (by `id`) of errors that pytest will raise again.
             clock: has each run's timeout.
+            guard: takes in the trouble of what is done between two runs.
         """
         self._clock = clock
         self._clean = clean
         self._error_frames = error_frames
+        self._guard = guard
         self._runs: pytest.Item | None = None
 
     def is_running(self, item: pytest.Item) -> bool:
@@ -76,7 +81,6 @@ class Again:
         self._runs = item
         try:
             notes = self._end(item, call)
-            self._clean()
             with self._clock.anew():
                 report, latest = self._begin(item, call.when)
         finally:
@@ -87,15 +91,22 @@ class Again:
 
     def _end(self, item: pytest.Item, call: pytest.CallInfo[None]) -> tuple[str, ...]:
         spared = frozenset(self._error_frames())
-        error = call.excinfo.value if call.excinfo is not None else None
+        # The test itself is what comes next: what is wider than it stays up.
+        more = {"nextitem": internals.twin(item)}
+        retention.clear_frames(call.excinfo.value if call.excinfo is not None else None, spared)
         call.excinfo = None
-        retention.clear_frames(error, spared)
-        del error
-        _, ended = self._phase(item, "teardown")  # a leak is told by itself
+        _, ended = self._phase(item, "teardown", **more)  # a leak is told by itself
         notes = [f"the teardown before that failed: {first_line(ended.excinfo.value)}"] if ended.excinfo else []
-        notes += [f"a fixture that had failed did not end: {text}" for text in internals.end_failed_fixtures(item)]
-        retention.let_go_of_all(item, spared)
-        internals.fresh_request(item)
+
+        # From here on it is set up again, whatever fails: pytest is about to tear it down once more.
+        with self._guard:
+            notes += [f"a fixture that had failed did not end: {text}" for text in internals.end_failed_fixtures(item)]
+        with self._guard:
+            retention.let_go_of_all(item, spared)
+        with self._guard:
+            internals.fresh_request(item)
+        with self._guard:
+            self._clean()
         return tuple(notes)
 
     def _begin(self, item: pytest.Item, last: str) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
@@ -104,10 +115,10 @@ class Again:
             return report, call
         return self._phase(item, "call")
 
-    def _phase(self, item: pytest.Item, when: Phase) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
+    def _phase(
+        self, item: pytest.Item, when: Phase, **more: pytest.Item
+    ) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
         hook = getattr(item.ihook, f"pytest_runtest_{when}")
-        # The test itself is what comes next: what is wider than it stays up.
-        more = {"nextitem": internals.twin(item)} if when == "teardown" else {}
         call = pytest.CallInfo.from_call(
             lambda: hook(item=item, **more), when=when, reraise=(pytest.exit.Exception, KeyboardInterrupt)
         )

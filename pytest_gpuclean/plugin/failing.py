@@ -16,6 +16,7 @@ from pytest_gpuclean.model.records import DeviceFailure
 from pytest_gpuclean.plugin.again import Again
 from pytest_gpuclean.plugin.cards import elsewhere
 from pytest_gpuclean.plugin.clock import clock_of
+from pytest_gpuclean.plugin.guard import Guard
 from pytest_gpuclean.plugin.lost import LostDevices
 from pytest_gpuclean.plugin.replacing import go_on_as
 from pytest_gpuclean.plugin.settings import Settings
@@ -126,6 +127,7 @@ def look_into_failures(
     telling: Telling,
     error_frames: Callable[[], Iterable[int]],
     nvml: Nvml,
+    guard: Guard,
 ) -> Failing:
     """Put together what looks into the failures of this process's tests.
 
@@ -136,11 +138,12 @@ def look_into_failures(
         telling: of this process.
         error_frames: gives the frames (by `id`) of errors that pytest will raise again.
         nvml: asked about other processes where memory ran out.
+        guard: takes in the trouble of what is done between two runs of a test.
     """
     ask = HealthCheck(max(_LEAST_PATIENCE_SECONDS, settings.settle_seconds)).ask
     only_reports = settings.on_lost in (None, "report")
     lost = LostDevices(ask, engine, go_on_as(config, settings, telling), only_reports=only_reports)
-    again = Again(partial(engine.clean, "comprehensive"), error_frames, clock_of(config))
+    again = Again(partial(engine.clean, "comprehensive"), error_frames, clock_of(config), guard)
     return Failing(settings, engine, telling, lost, again, partial(elsewhere, nvml))
 
 

@@ -114,7 +114,9 @@ class RunHooks:
         )
         self.engine.add_cleaners(gathered("pytest_gpuclean_cleaners", Cleaner))
         self.by_hand = ByHand(self.engine, settings, self._note_trouble)
-        self._failing = look_into_failures(config, settings, self.engine, telling, self._roots.error_frames, self.nvml)
+        self._failing = look_into_failures(
+            config, settings, self.engine, telling, self._roots.error_frames, self.nvml, self._guard
+        )
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Read the markers of all tests, before any of them runs."""

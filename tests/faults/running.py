@@ -21,8 +21,12 @@ WORLDS = {
         "--gpu-leak-baseline=baseline.json",
         "--gpu-leak-update-baseline",
     ],
+    "failing": ["--gpu-clean=quick", "--gpu-leak=fail", "--gpu-oom-retry=1", "--gpu-on-lost=report"],
+    "cards": ["--gpu-clean=quick", "--gpu-processes=fail", "--gpu-init=fail"],
 }
 """The suites, and what each is run with."""
+WITH_CARDS = "cards"
+"""That which has a driver with cards: a stand-in, which a process has from its start."""
 _ALWAYS = ["-v", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "gpuclean", "--junitxml=junit.xml"]
 _ON = ["--gpu-settle=0.3", "--gpu-report=report.json", "--gpu-report=report.html", "--gpu-report=report.md"]
 _HERE = Path(__file__).parent
@@ -33,9 +37,10 @@ class Runner:
 
     Args:
         folder: where the runs may write.
+        environment: of the process that they run in, beside what is there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder / "run"
         path = os.pathsep.join([str(_HERE.parent), *filter(None, sys.path)])
         self._server = subprocess.Popen(
@@ -43,7 +48,7 @@ class Runner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **environment},
         )
 
     def __enter__(self) -> "Runner":

@@ -82,7 +82,7 @@ def test_without_the_plugin_a_suite_that_does_not_name_it_runs(street):
     alone = street.alone()
     assert "gpuclean" not in alone.text.replace("test_it", "")
     assert alone.result.ret == 1
-    refused = street.alone(*GATE)
+    refused = street.alone(*GATE, apart=True)
     assert refused.result.ret == pytest.ExitCode.USAGE_ERROR
     assert "unrecognized arguments: --gpu-clean=quick" in refused.text
 

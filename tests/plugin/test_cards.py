@@ -43,9 +43,8 @@ def use_gpu(*lines, **options):
 
 
 @pytest.fixture
-def cards(suite, monkeypatch):
+def cards(suite, monkeypatch, hears_sigint):
     """An inner suite on a machine with two cards, in a process of its own; what it has started ends at the end."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     world = World(suite.pytester.path).card("GPU-a", used=GiB).card("GPU-b").published().write()
     for name, value in world.environment().items():
         monkeypatch.setenv(name, value)
@@ -58,7 +57,6 @@ def cards(suite, monkeypatch):
     for pid in pids.read_text().split() if pids.exists() else ():
         if os.path.exists(f"/proc/{pid}"):
             os.kill(int(pid), signal.SIGKILL)
-    signal.signal(signal.SIGINT, before)
 
 
 def test_a_child_that_held_gpu_memory_is_a_leak_of_the_test_that_left_it(cards):

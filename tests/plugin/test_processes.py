@@ -41,10 +41,8 @@ def note(name, pid):
 
 
 @pytest.fixture
-def world(suite, monkeypatch):
+def world(suite, monkeypatch, hears_sigint):
     """An inner suite in a process of its own, and what it has started: ended at the end, by pid."""
-    # In the background of a shell SIGINT is ignored, and whatever is started then ignores it too.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     scripts = os.path.dirname(sys.executable)
     monkeypatch.setenv("PATH", os.pathsep.join([scripts, os.environ.get("PATH", "")]))
     suite.pid = lambda name: int((suite.pytester.path / f"pid-{name}").read_text())
@@ -55,7 +53,6 @@ def world(suite, monkeypatch):
     for file in suite.pytester.path.glob("pid-*"):
         if is_alive(int(file.read_text())):
             os.kill(int(file.read_text()), signal.SIGKILL)
-    signal.signal(signal.SIGINT, before)
 
 
 def is_alive(pid):

@@ -106,7 +106,7 @@ def test_a_session_is_compared_word_by_word():
 
 @LINUX
 @pytest.mark.parametrize("page", SESSIONS, ids=name_of)
-def test_sessions_go_as_they_are_shown(page, tmp_path):
+def test_sessions_go_as_they_are_shown(page, tmp_path, hears_sigint):
     """Blocks with a title are files, which are there from where they stand on."""
     for block in blocks("python", "console", page=page):
         for module in ("torch", "numpy"):

@@ -152,7 +152,8 @@ def test_a_test_of_pytest_is_named_by_its_place(world):
 
 def test_a_test_of_this_pytest_is_named(world, request):
     model = world("def leak(t): NODE.my_own = [t]", NODE=request.node).leak()
-    name = "test_holders.py::test_a_test_of_this_pytest_is_named"
+    packages = "leaks::" if request.node.getparent(pytest.Package) and pytest.version_tuple < (8,) else ""
+    name = f"{packages}test_holders.py::test_a_test_of_this_pytest_is_named"
     assert model.found() == [("pytest", f"pytest's Function {name}: my_own[0]")]
     del request.node.my_own
 

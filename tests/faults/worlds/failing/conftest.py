@@ -1,0 +1,1 @@
+from fakegpu import pytest_gpuclean_probes  # noqa: F401
