@@ -301,7 +301,7 @@ class Engine:
         self.window = None
         window.seconds += time.perf_counter() - begin
         trouble, self._judge.trouble = self._judge.trouble, []
-        trouble += [f"{step.name} failed: {step.detail}" for result in window.cleanups for step in result.failed]
+        trouble += [problem for result in window.cleanups for problem in result.problems]
         return TestRecord(
             test=window.test,
             leaks=tuple(window.leaks),
@@ -377,6 +377,8 @@ class Engine:
             self.ledger.book(held(end))
             if self.window is not None:
                 self.window.cleanups.append(result)
+            else:
+                self._judge.trouble += result.problems
             return result
 
     def run_step(self, cleaner: Cleaner) -> None:

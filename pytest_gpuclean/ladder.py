@@ -150,7 +150,7 @@ class Climb:
     def _clear_caches(self) -> None:
         occasion = Occasion(level="comprehensive", suspected=True, boundary=False, lost=self._tools.gauge.lost_reason)
         result = run_cleanup(self._tools.caches, occasion, {}, dict)
-        self._tools.trouble += [f"{step.name} failed: {step.detail}" for step in result.failed]
+        self._tools.trouble += result.problems
         has_cleared = any(step.status == "done" for step in result.steps if step.name in _MAKE_GARBAGE)
         if has_cleared or self._has_garbage:
             collect_all()

@@ -48,6 +48,11 @@ class CleanupResult:
         """The steps that failed, each with its reason in `detail`."""
         return tuple(step for step in self.steps if step.status == "failed")
 
+    @property
+    def problems(self) -> list[str]:
+        """What to tell of them."""
+        return [f"{step.name} failed: {step.detail}" for step in self.failed]
+
     @classmethod
     def from_wire(cls, wire: Wire) -> CleanupResult:
         """Read what is in the wire form of a record."""

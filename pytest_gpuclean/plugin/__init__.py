@@ -32,8 +32,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Look out for who initialises a device, where that is asked for: a conftest may do it at its import."""
-    if "GPUCLEAN_ASSIGNED" in os.environ:  # after pytest-env, which is among the first here; conftest files come last
-        with guard_of(early_config, "the GPU that was assigned may not be kept"):
+    with guard_of(early_config, "the GPU that was assigned may not be kept"):
+        if "GPUCLEAN_ASSIGNED" in os.environ:  # after pytest-env, among the first here; conftest files come last
             from pytest_gpuclean.plugin.assign import keep_assigned
 
             keep_assigned(os.environ)

@@ -82,7 +82,7 @@ class Again:
         try:
             notes = self._end(item, call)
             with self._clock.anew():
-                report, latest = self._begin(item, call.when)
+                report, latest = self._bring_up(item, call.when)
         finally:
             self._runs = None
         call.excinfo = latest.excinfo
@@ -109,7 +109,7 @@ class Again:
             self._clean()
         return tuple(notes)
 
-    def _begin(self, item: pytest.Item, last: str) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
+    def _bring_up(self, item: pytest.Item, last: str) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
         report, call = self._phase(item, "setup")
         if last == "setup" or report.outcome != "passed":
             return report, call

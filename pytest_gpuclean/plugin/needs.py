@@ -60,8 +60,10 @@ class Needs:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Hold the devices around everything of a test: also around the clock of pytest-timeout, and all reruns."""
-        timeout = item.stash.get(TIMEOUT_SECONDS, None)
-        if timeout is None or item.get_closest_marker("skip") is not None:
+        timeout = None
+        with self._guard:
+            timeout = item.stash.get(TIMEOUT_SECONDS, None) if item.get_closest_marker("skip") is None else None
+        if timeout is None:
             return (yield)
         try:
             with self._guard:
@@ -77,13 +79,18 @@ class Needs:
         __tracebackhide__ = True
         if self._not_free:
             pytest.fail(self._not_free, pytrace=False)
+        unmet = ""
+        with self._guard:
+            unmet = self._unmet(item)
+        if unmet:
+            internals.skip_at_item(unmet)
+
+    def _unmet(self, item: pytest.Item) -> str:
         need = item.stash.get(NEED, None)
-        if need is not None:
-            unmet = ""
-            with self._guard, self._clock.stopped():
-                unmet = self._requirements.unmet(need, partial(retention.clear_kept_frames, item, frozenset()))
-            if unmet:
-                internals.skip_at_item(unmet)
+        if need is None:
+            return ""
+        with self._clock.stopped():
+            return self._requirements.unmet(need, partial(retention.clear_kept_frames, item, frozenset()))
 
     def _note_gap(self, reason: str) -> None:
         self._telling().add_note(f"gpu_exclusive holds nobody back: {reason}")

@@ -21,8 +21,11 @@ import pytest_gpuclean
 PACKAGE = str(Path(pytest_gpuclean.__file__).parent) + os.sep
 # A fault between the raising of another and its telling would be a second one; and what a test calls is guarded behind.
 UNGUARDED = ("plugin/guard.py", "plugin/trouble.py", "plugin/handle.py")
-BEFORE_ALL = ("pytest_addoption", "add_options", "pytest_addhooks", "gpu_clean", "_handle")
-"""Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called."""
+BEFORE_ALL = ("pytest_addoption", "add_options", "pytest_addhooks", "gpu_clean", "_handle", "_bring_up")
+"""Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called.
+
+A test that runs again is brought up by nothing but calls of pytest's hooks.
+"""
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}
 """Modules in C whose functions ask the system; what others in C do only fails with the whole process."""
 _SUSPENDS = ("YIELD_VALUE", "YIELD_FROM", "SEND")
