@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -134,7 +135,7 @@ def test_at_the_bound_it_says_what_is_missing_and_who_uses_the_card():
     watch.bytes_of([11])
     module.parts[0].users["Compute"] = [(os.getpid(), GiB)]
     (problem,) = watch.settle([11])
-    assert problem.startswith("GPU memory of processes that have ended is not back after 1.2")
+    assert re.match(r"GPU memory of processes that have ended is not back after \d+\.\d+ s: ", problem)
     assert f"1.0 GiB on cuda:0, where pid {os.getpid()} " in problem
     assert told == ["the GPU memory of processes that have ended"]
 
