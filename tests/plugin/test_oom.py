@@ -209,6 +209,23 @@ def test_the_first_run_has_gone_before_the_second_begins(suite):
     suite.run(RETRY).assert_outcomes(passed=2)
 
 
+def test_a_step_of_the_cleaning_before_it_that_fails_is_told(suite):
+    suite.conftest("""
+        class Pool:
+            name = "pool"
+            def clean(self, occasion):
+                raise OSError("it is closed")
+
+        @pytest.hookimpl
+        def pytest_gpuclean_cleaners(config):
+            return [Pool()]
+    """)
+    suite.write(FITS_ALONE)
+    result = suite.run_apart(GATE, RETRY)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["TROUBLE *: pool failed: OSError: it is closed", f"{RETRIED}passed"])
+
+
 def test_function_fixtures_come_up_anew_and_wider_ones_stay(suite):
     suite.write("""
         fakegpu.CAPACITY[0] = 100 * MiB
