@@ -16,12 +16,16 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuclean.memory.reach import Walk
+
 HoldsMemory = Callable[[object], bool]
 """Tells whether tensors or arrays are reachable from a value."""
 
 _PLAIN = (str, bytes, int, float, bool, complex, type(None))
 _YIELDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "RETURN_GENERATOR") if name in dis.opmap}
 _YIELD_FROM = bytes([dis.opmap["YIELD_FROM"]]) if "YIELD_FROM" in dis.opmap else None
+_LARGE_INSTANCE = 100_000
+"""Objects to look at in an instance; a larger one is left as it is."""
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -200,11 +204,23 @@ def _empty_instance_of_flaky(item: pytest.Item, holds_memory: HoldsMemory) -> bo
 
 
 def _has_other_owner(instance: object, item: pytest.Item, names: object) -> bool:
-    own = (names, vars(item))
-    return any(
-        not isinstance(owner, (FrameType, MethodType)) and not any(owner is known for known in own)
-        for owner in gc.get_referrers(instance)
-    )
+    """Tell whether anybody else refers to an instance: not what only it has itself, such as a helper that knows it."""
+    inside = Walk(limit=_LARGE_INSTANCE)
+    inside.measure([instance])
+    level = [instance]
+    own = {id(instance), id(names), id(vars(item))}
+    while level:
+        owners = []  # no comprehension: until 3.11 the cells of its variables would refer to the instance as well
+        for owner in gc.get_referrers(*level):
+            is_method = isinstance(owner, MethodType) and owner.__self__ is instance
+            if is_method or isinstance(owner, FrameType) or owner is level or id(owner) in own:
+                continue
+            if not inside.has_reached(owner):
+                return True
+            own.add(id(owner))
+            owners.append(owner)
+        level = owners
+    return False
 
 
 def clear_kept_frames(item: pytest.Item, spared: frozenset[int]) -> None:

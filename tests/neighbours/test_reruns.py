@@ -145,3 +145,37 @@ def test_flaky_leaves_a_class_what_it_needs_at_its_end(street):
     beside = street.beside("-p", "flaky", "-W", "error", gate=gate, apart=True)
     assert not beside.leaky
     assert "1 passed" in beside.text and "PytestUnraisableExceptionWarning" not in beside.text
+
+
+def test_flaky_leaves_no_class_with_what_knows_its_test(street):
+    pytest.importorskip("flaky")
+    pytest.importorskip("numpy")
+    street.write("""
+        import types
+        import unittest
+        import numpy
+
+        KEPT = types.SimpleNamespace()
+
+        class TestModel(unittest.TestCase):
+            def setUp(self):
+                self.buffer = numpy.zeros(8 * MiB, dtype=numpy.uint8)
+                self.tester = types.SimpleNamespace(parent=self, config={})
+
+            def test_uses_a_helper(self):
+                assert self.tester.parent.buffer.any() == False
+
+            def test_expects_an_error(self):
+                with self.assertRaises(ValueError) as self.caught:
+                    int("many")
+
+            def test_fails(self):
+                assert self.buffer.any()
+
+            def test_is_known_to_another(self):
+                KEPT.tester = self.tester
+    """)
+    gate = "--gpu-leak=fail", "--gpu-leak-watch=host"
+    beside = street.beside("-p", "flaky", gate=gate, apart=True)
+    assert set(beside.leaky) == {"test_it.py::TestModel::test_is_known_to_another"}
+    assert "held by test_it.KEPT.tester.parent.buffer" in beside.text
