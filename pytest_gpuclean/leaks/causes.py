@@ -59,12 +59,13 @@ KINDS = tuple(
 
 
 _CAUSES = {
-    "instance-attribute": (INSTANCE_ATTRIBUTE, CACHED_PROPERTY, BOUND_METHOD, TORCH_MODULE, WEAK_DICTIONARY),
+    # What a future holds, it holds once it is done: there is nothing left to cancel.
+    "instance-attribute": (INSTANCE_ATTRIBUTE, CACHED_PROPERTY, BOUND_METHOD, TORCH_MODULE, WEAK_DICTIONARY, FUTURE),
     "cached-function": (FUNCTOOLS_CACHE,),
     "closure": (CLOSURE, PARTIAL),
     "running-thread": (THREAD, RUNNING_FUNCTION),
     "suspended-generator": (GENERATOR, COROUTINE, ASYNC_GENERATOR),
-    "async-task": (TASK, FUTURE, EXECUTOR),
+    "async-task": (TASK, EXECUTOR),
     "kept-exception": (EXCEPTION, LAST_EXCEPTION),
     "finalizer": (FINALIZER, ATEXIT, WEAKREF_CALLBACK),
     "interpreter-hook": (SIGNAL_HANDLER, INTERPRETER_HOOK),

@@ -13,3 +13,8 @@ def test_each_kind_has_advice(kind):
 
 def test_no_advice_is_for_nothing():
     assert set(ADVICE) == {cause_of(kind) for kind in KINDS}
+
+
+def test_nobody_is_told_to_cancel_a_future_that_has_its_result():
+    assert cause_of("future") == "instance-attribute"
+    assert cause_of("asyncio task") == "async-task"
