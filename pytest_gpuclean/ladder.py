@@ -81,12 +81,16 @@ class Climb:
 
         First the values of fixtures that have ended: what they free was theirs. Of the rest nobody can tell.
         """
-        if self._tools.ledger.ended and doubt():
+        ledger = self._tools.ledger
+        if ledger.ended and doubt():
             for key in let_go(Kept.OF_ENDED) or ():
                 levels = held(self._tools.gauge.read())
-                self._tools.ledger.book_given_back(levels, [*self._tools.ledger.pending(key), *self._pending])
-        if doubt():
-            self._free(partial(let_go, Kept.ALL))
+                ledger.book_given_back(levels, [*ledger.pending(key), *self._pending])
+        if ledger.ended and doubt():  # values with a cycle in them, before the test's own are among the garbage
+            self._free(collect_all, [*ledger.pending(), *self._pending])
+        for action in (partial(let_go, Kept.ALL), collect_all):
+            if doubt():
+                self._free(action, [*self._pending, *ledger.pending()])
 
     def _dear_rungs(self, doubt: Callable[[], Collection[Account]]) -> list[Callable[[], Any]]:
         def exhaust() -> None:
@@ -114,7 +118,7 @@ class Climb:
         if heap is not None and count_anew and not (self.counted and self._is_as_counted(heap)):
             if not self.counted and len(self._pending) == 1:
                 self.heap_bytes = self._pending[0].get(HEAP)
-            self._book(tools.census())
+            tools.ledger.book_given_back(tools.census(), self._pending)
             self.counted = True
         walk = Walk(tools.opaque_packages, rounds(snapshot))
         self._add(tools.reach(walk, with_arrays=self.counted))
@@ -126,22 +130,17 @@ class Climb:
             if size:
                 self.credits[account] = self.credits.get(account, 0) + size
 
-    def _free(self, action: Callable[[], Any]) -> None:
+    def _free(self, action: Callable[[], Any], owners: Sequence[Bytes] = ()) -> None:
         action()
-        self._reread()
-
-    def _reread(self) -> None:
         tools = self._tools
+        book = partial(tools.ledger.book_given_back, pending=owners or self._pending)
         levels = held(tools.gauge.read())
-        self._book(levels)
+        book(levels)
         if self.counted and not self._is_as_counted(levels.get(HEAP, 0)):
-            self._book(tools.census())
+            book(tools.census())
 
     def _is_as_counted(self, heap_bytes: int) -> bool:
         return heap_bytes > self._tools.heap_at_count - _RECOUNT_BYTES
-
-    def _book(self, levels: Bytes) -> None:
-        self._tools.ledger.book_given_back(levels, self._pending)
 
     def _collect(self) -> None:
         # One pass: it is dear on a large heap, and what only the next would free it may free after the caches.
