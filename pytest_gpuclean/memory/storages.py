@@ -5,10 +5,12 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from pytest_gpuclean.memory.interface import loaded, member
+from pytest_gpuclean.memory.mapped_files import MappedFiles, mapped_files
 from pytest_gpuclean.memory.tensorflow import device_name
 from pytest_gpuclean.model.memory import ARRAYS, Account
 
@@ -107,14 +109,23 @@ class StorageReaders:
             if size == 0 or device.type == "meta":
                 return None
             if device.type == "cpu":
-                if storage.filename is not None:  # mapped from a file: page cache, not memory of this process
-                    return None
+                if storage.filename is not None or self._is_mapped(storage):
+                    return None  # mapped from a file: page cache, not memory of this process
                 return Storage(ARRAYS, ("memory", storage.data_ptr()), size)
             name = "mps" if device.type == "mps" else f"{device.type}:{device.index}"
             rounded = -(-size // _DEVICE_GRAIN_BYTES) * _DEVICE_GRAIN_BYTES if self.rounds else size
             return Storage(Account(name, "torch"), (name, storage.data_ptr()), rounded)
         except Exception:
             return None
+
+    def _is_mapped(self, storage: Any) -> bool:
+        # Of a private mapping (`torch.load(mmap=True)`, safetensors) and its slices, torch has no file name.
+        is_resizable = getattr(storage, "resizable", None)
+        return not (is_resizable and is_resizable()) and storage.data_ptr() in self._files
+
+    @cached_property
+    def _files(self) -> MappedFiles:
+        return mapped_files()
 
     rounds = False
     """Whether device blocks count as the allocator rounds them: where it does not say what was requested."""

@@ -1,5 +1,7 @@
 """One identity for all views of a block."""
 
+import sys
+
 import pytest
 
 numpy = pytest.importorskip("numpy")
@@ -73,3 +75,21 @@ def test_an_array_that_cannot_be_read_holds_nothing_known(monkeypatch):
 
     put(monkeypatch, fake_module("cupy", ndarray=CupyArray))
     assert storage_of(Broken()) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_tensor_on_a_mapped_file_holds_no_memory(tmp_path, is_shared):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(MiB))
+    storage = torch.UntypedStorage.from_file(str(path), is_shared, MiB)
+    tensor = torch.asarray(storage[4096:], dtype=torch.uint8)
+    assert storage_of(storage) is storage_of(tensor) is None
+    assert storage_of(tensor.clone()).size_bytes == MiB - 4096
+
+
+def test_a_tensor_that_cannot_be_resized_still_holds_memory():
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.ones(MiB).share_memory_(), torch.frombuffer(bytearray(MiB), dtype=torch.uint8)):
+        assert storage_of(tensor).size_bytes >= MiB
