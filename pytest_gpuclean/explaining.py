@@ -152,7 +152,7 @@ class Explainer:
     def _take(self, leak: Leak, blocks: Mapping[Identity, Block], older: Collection[Identity]) -> list[Block]:
         account = Account(leak.device, leak.source)
         known = self._still_there(account, blocks)
-        chosen = self._chosen(blocks, leak, {*known, *older})
+        chosen = self._chosen(blocks, leak, {*known, *older}, known.keys())
         self._older[account] = known | {block.identity: block.ids for block in chosen}
         sizes = [block.size_bytes for block in chosen]
         self._least_told[account] = min([*sizes, self._least_told.get(account, sys.maxsize)])
@@ -184,14 +184,20 @@ class Explainer:
             cut="; ".join(filter(None, (holding.cut, lack))),
         )
 
-    def _chosen(self, blocks: Mapping[Identity, Block], leak: Leak, older: Collection[Identity]) -> list[Block]:
+    def _chosen(
+        self,
+        blocks: Mapping[Identity, Block],
+        leak: Leak,
+        older: Collection[Identity],
+        told: Collection[Identity],
+    ) -> list[Block]:
         walk = Walk(self._opaque_packages)
         for _, values in self._fixture_values():
             walk.measure(values)
         sizes = {identity: block.size_bytes for identity, block in blocks.items() if identity not in walk.storages}
         # What adds up over many tests: one that kept more than the threshold has been told by itself.
         largest = leak.threshold_bytes if leak.kind in ("module", "session") else leak.leaked_bytes
-        chosen = [blocks[identity] for identity in choose_suspects(sizes, older, leak.leaked_bytes, largest)]
+        chosen = [blocks[identity] for identity in choose_suspects(sizes, older, leak.leaked_bytes, largest, told)]
         # What one can put a finger on comes before what is reached through a graph.
         return sorted(chosen, key=lambda block: (-block.size_bytes, bool(block.owners)))
 

@@ -13,19 +13,24 @@ _SLACK_BYTES = 256 * 1024
 
 
 def choose_suspects(
-    sizes: Mapping[Identity, int], older: Collection[Identity], leaked_bytes: int, largest_bytes: int | None = None
+    sizes: Mapping[Identity, int],
+    older: Collection[Identity],
+    leaked_bytes: int,
+    largest_bytes: int | None = None,
+    told: Collection[Identity] = (),
 ) -> list[Identity]:
     """Choose the storages that explain a leak best, the largest first.
 
     Older ones are taken only where the young do not explain it and they do: an address that was known may have been
-    given to something new. Where each of the young is larger than the leak, it is the one that comes closest: something
-    else was freed meanwhile.
+    given to something new; those of which that is not so come last. Where each of the young is larger than the leak, it
+    is the one that comes closest: something else was freed meanwhile.
 
     Args:
         sizes: bytes of each storage that nobody else accounts for, oldest first.
         older: those of them that were there before.
         leaked_bytes: what is to be explained.
         largest_bytes: no single one is larger than this; the leak itself by default.
+        told: those of the older on which the same still stands as before.
     """
     slack = max(int(leaked_bytes * _TOLERANCE), min(_SLACK_BYTES, leaked_bytes // 4))
     largest = (leaked_bytes if largest_bytes is None else largest_bytes) + slack
@@ -33,6 +38,7 @@ def choose_suspects(
     ranked = sorted(((size, order, identity) for order, (identity, size) in enumerate(sizes.items())), reverse=True)
     young = [(identity, size) for size, _, identity in ranked if identity not in known]
     old = [(identity, size) for size, _, identity in ranked if identity in known and size <= largest]
+    old.sort(key=lambda one: one[0] in told)
     chosen, rest = _fill([one for one in young if one[1] <= largest], leaked_bytes, slack)
     more, left = _fill(old, rest, slack)
     if more and left <= slack:

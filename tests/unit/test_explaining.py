@@ -139,6 +139,17 @@ def test_what_is_known_to_be_older_than_the_window_is_no_part_of_it():
     assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[1]"]
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_what_has_been_told_comes_after_what_has_the_address_of_something_older(at):
+    KEPT.extend([[], []])
+    asked = explainer()
+    KEPT[1 - at].append(zeros())
+    asked.explained(leak())
+    KEPT[at].append(zeros())
+    told = asked.explained(leak(), [living.storage.identity for living in each_living()])
+    assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[{at}][0]"]
+
+
 def test_what_no_array_accounts_for_is_said():
     asked = explainer()
     KEPT.append(zeros())

@@ -65,6 +65,14 @@ def test_no_part_of_what_added_up_is_larger_than_what_a_single_test_may_keep():
     assert choose_suspects(sizes, (), 17 * MiB, largest_bytes=MiB) == [key("c"), key("b")]
 
 
+@pytest.mark.parametrize("told", ["a", "b"])
+def test_of_the_older_those_that_are_the_same_as_before_come_last(told):
+    sizes = {key("a"): MiB, key("b"): MiB}
+    (other,) = {key("a"), key("b")} - {key(told)}
+    assert choose_suspects(sizes, sizes.keys(), MiB, told=[key(told)]) == [other]
+    assert set(choose_suspects(sizes, sizes.keys(), 2 * MiB, told=[key(told)])) == sizes.keys()
+
+
 @given(
     st.dictionaries(st.tuples(st.just("memory"), st.integers(0, 500)), st.integers(1, 64 * MiB), max_size=60),
     st.lists(st.tuples(st.just("memory"), st.integers(0, 500))),
