@@ -1,5 +1,6 @@
 """The failure of a leak names what holds the memory, and what to do about that."""
 
+import re
 import sys
 
 import pytest
@@ -20,6 +21,18 @@ def zeros(mib=4):
 
 """
 WATCH = ("--gpu-leak=fail", "--gpu-leak-watch=host")
+
+
+LEAKED = re.compile(
+    r"gpuclean: fixture '(\w+)' \(module scope\) leaked (?:3\.9|4\.0) MiB on cpu \(threshold 1\.0 MiB\)"
+)
+"""Small garbage of the run itself may be taken off what stands in the heap."""
+
+
+def fixtures_told(result):
+    """Name the fixtures of 4 MiB that are told to leak; of what else is told, give the line."""
+    told = [line for line in result.outlines if line.startswith("gpuclean: ") and " leaked " in line]
+    return [match[1] if (match := LEAKED.fullmatch(line)) else line for line in told]
 
 
 @pytest.fixture
@@ -92,13 +105,8 @@ def test_a_fixture_that_leaks_is_told_with_its_holder(host):
         def test_it(model):
             pass
     """)
-    result.stdout.fnmatch_lines(
-        [
-            "gpuclean: fixture 'model' (module scope) leaked 4.0 MiB on cpu*",
-            "  ndarray*",
-            '  held by test_it.CACHE[[]"model"]*',
-        ]
-    )
+    assert fixtures_told(result) == ["model"]
+    result.stdout.fnmatch_lines(["  ndarray*", '  held by test_it.CACHE[[]"model"]*'])
 
 
 def test_what_a_fixture_has_given_back_for_its_next_parameter_is_no_part_of_a_leak(host):
@@ -138,9 +146,7 @@ def test_of_fixtures_that_end_together_the_one_that_leaks_is_told(host, order, l
         def test_last({last}):
             pass
     """)
-    assert [line for line in result.outlines if line.startswith("gpuclean: ") and " leaked " in line] == [
-        "gpuclean: fixture 'bad' (module scope) leaked 4.0 MiB on cpu (threshold 1.0 MiB)"
-    ]
+    assert fixtures_told(result) == ["bad"]
 
 
 def test_of_fixtures_that_end_together_after_a_failure_the_one_that_leaks_is_told(host):
@@ -158,9 +164,7 @@ def test_of_fixtures_that_end_together_after_a_failure_the_one_that_leaks_is_tol
             one, other = good, bad
             assert len(one) < len(other)
     """)
-    assert [line for line in result.outlines if line.startswith("gpuclean: ") and " leaked " in line] == [
-        "gpuclean: fixture 'bad' (module scope) leaked 4.0 MiB on cpu (threshold 1.0 MiB)"
-    ]
+    assert fixtures_told(result) == ["bad"]
 
 
 def test_what_adds_up_over_a_module_is_told_with_its_holder(host):
