@@ -49,9 +49,8 @@ def guard_of(config: pytest.Config, what: str) -> Guard:
     """
 
     def note(error: BaseException) -> None:
-        from pytest_gpuclean.plugin.trouble import (
-            trouble_of,  # every run of pytest makes a guard; few come into trouble
-        )
+        # Every run of pytest makes a guard; few come into trouble.
+        from pytest_gpuclean.plugin.trouble import trouble_of
 
         trouble_of(config).note(what, error)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import simgpu
 
-from pytest_gpuclean.units import parse_size
+from pytest_gpuclean.units import MiB, parse_size
 
 ZOO = Path(__file__).parents[1] / "zoo"
 RUN_SECONDS = 1800
@@ -198,7 +198,9 @@ def says(told: Iterable[str], text: str, mode: Mode) -> bool:
     """Whether one of the lines says it; in host memory, the figure may be a little off."""
     wanted = LEAKED.search(text)
     wanted_bytes = parse_size(wanted[1], text) if wanted else 0
-    off_bytes = max(HOST_TOLERANCE_BYTES, wanted_bytes * (SHUFFLED_TOLERANCE if mode.is_shuffled else 0))
+    off_bytes = HOST_TOLERANCE_BYTES if wanted_bytes >= MiB else 0
+    if mode.is_shuffled:
+        off_bytes = max(off_bytes, wanted_bytes * SHUFFLED_TOLERANCE)
     for line in told:
         if text in line:
             return True
