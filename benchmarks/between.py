@@ -5,6 +5,7 @@ The scripts that this replaces sleep at that place, 5 to 30 seconds.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import statistics
@@ -18,6 +19,7 @@ from benchmarks.measure import ROOT, Extent, Row
 BUDGET_MS = 50.0
 SLEPT_MS = {"quick": 5_000.0, "comprehensive": 10_000.0}
 """What the shortest wait of the scripts was."""
+_COLLECTING = "of that, one gc.collect() of what torch keeps on the heap"
 PLACES = {"simgpu:0": "2 simulated devices", "cpu": "host memory"}
 
 
@@ -26,6 +28,7 @@ def run(extent: Extent) -> Iterator[Row]:
     rounds = 5 if extent.quick else 15
     for device, place in PLACES.items():
         figures = _inside(device, rounds)
+        collecting = figures.pop(_COLLECTING)
         for what, seconds in figures.items():
             level = "comprehensive" if "comprehensive" in what else "quick"
             measured = 1e3 * min(seconds)
@@ -40,6 +43,13 @@ def run(extent: Extent) -> Iterator[Row]:
                 compared=f"1/{SLEPT_MS[level] / measured:.0f} of a sleep of {SLEPT_MS[level] / 1e3:.0f} s",
                 rounds={f"{what}; {place}": tuple(seconds)},
             )
+        yield Row(
+            group=f"between the runs of a script; {place}",
+            what=_COLLECTING,
+            measured=1e3 * min(collecting),
+            unit="ms",
+            spread=_spread_ms(collecting),
+        )
 
 
 def _spread_ms(seconds: list[float]) -> float:
@@ -90,11 +100,18 @@ def _measure(device: str, rounds: int) -> dict[str, list[float]]:
         cleanup_between_runs(0, 2, comprehensive=comprehensive, verbose=False)
         return time.perf_counter() - begin
 
+    def collected() -> float:
+        train()
+        begin = time.perf_counter()
+        gc.collect()
+        return time.perf_counter() - begin
+
     measured: dict[str, Callable[[], float]] = {
         "the end of a watch(), nothing used": lambda: watched(lambda: None),
         "the end of a watch(), 64 MiB used and freed": lambda: watched(train),
         "cleanup_between_runs(), quick, 64 MiB used and freed": lambda: cleaned(train, comprehensive=False),
         "cleanup_between_runs(), comprehensive, 64 MiB used and freed": lambda: cleaned(train, comprehensive=True),
+        _COLLECTING: collected,
     }
     figures: dict[str, list[float]] = {what: [] for what in measured}
     for _ in range(rounds):

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest_gpuclean
-from pytest_gpuclean.plugin import fixtures, hookspecs, markers
+from pytest_gpuclean import plugin
+from pytest_gpuclean.plugin import hookspecs
 from pytest_gpuclean.plugin.handle import Handle
-from pytest_gpuclean.plugin.options import OPTIONS
+from pytest_gpuclean.plugin.options import FIXTURES, MARKERS, OPTIONS
 from pytest_gpuclean.processes.families import FAMILIES
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -37,7 +38,7 @@ def options_table() -> list[str]:
 def markers_table() -> list[str]:
     """One row a marker."""
     lines = ["| marker | meaning |", "| --- | --- |"]
-    for text in markers.MARKERS.values():
+    for text in MARKERS.values():
         signature, _, meaning = text.partition(": ")
         lines.append(f"| `{signature}` | {_cell(meaning)} |")
     return lines
@@ -46,8 +47,8 @@ def markers_table() -> list[str]:
 def fixtures_table() -> list[str]:
     """One row a fixture."""
     lines = ["| fixture | meaning |", "| --- | --- |"]
-    for name in sorted(markers.FIXTURES):
-        function = inspect.unwrap(getattr(fixtures, name))
+    for name in sorted(FIXTURES):
+        function = inspect.unwrap(getattr(plugin, name))
         text = inspect.getdoc(getattr(function, "__wrapped__", None) or _function(function)) or ""
         lines.append(f"| `{name}` | {_cell(text)} |")
     return lines

@@ -152,6 +152,7 @@ class Engine:
         """Note that the setup of a fixture of a wider scope begins: what follows is the fixture's."""
         with self._timed():
             self._book()
+            self._judge.book_falls(self._threshold_bytes)
             self.ledger.end_releases()  # a fixture that ends in a setup ends to come up anew, with another parameter
             if self.gauge.host_watched:
                 self._judge.book_earlier_arrays(self._threshold_bytes)
@@ -193,6 +194,7 @@ class Engine:
                 if window.has_acted:
                     window.latest = self._book()
                 window.given_back_bytes += given_back(before, window.latest)
+            self._judge.book_falls(self._threshold_bytes)
             self._judge.is_exhausted = False  # what the fixture leaves behind has not been looked for yet
             self.ledger.begin_release(key)
             if self.processes is not None:
@@ -213,7 +215,7 @@ class Engine:
         begin = time.perf_counter()
         if self.processes is not None and not self.processes.is_quiet():
             return None
-        snapshot = self._latest = self._read(edge=False)
+        snapshot = self._latest = self._read(edge=False, roughly=True)
         has_acted = self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups
         # A comprehensive cleanup is due also where everything was freed again.
         if has_acted or not self._may_rest(window, snapshot, exactly=level == "comprehensive"):
@@ -270,8 +272,8 @@ class Engine:
             self._rest(window, end)
         return record
 
-    def _read(self, *, edge: bool) -> Snapshot:
-        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module)
+    def _read(self, *, edge: bool, roughly: bool = False) -> Snapshot:
+        snapshot = self.gauge.read(with_heap=edge or not self.ledger.heap_by_module, roughly=roughly)
         reads_host = self.gauge.reads_host
         if self._watches_host and not reads_host:  # an accelerator has turned up
             self.ledger.forget(HEAP.device)

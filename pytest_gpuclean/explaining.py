@@ -11,9 +11,11 @@ from collections.abc import Set as AbstractSet
 from types import FrameType
 from typing import Any, Protocol
 
+from pytest_gpuclean.leaks import causes
 from pytest_gpuclean.leaks.autograd import note_graphs
 from pytest_gpuclean.leaks.holders import Target, find_holders
 from pytest_gpuclean.leaks.suspects import choose_suspects
+from pytest_gpuclean.memory.autograd import keeps_own_graph
 from pytest_gpuclean.memory.census import each_living
 from pytest_gpuclean.memory.graphs import graphs_of
 from pytest_gpuclean.memory.living import Block, blocks_on, contents_of
@@ -196,7 +198,7 @@ class Explainer:
             walk.measure(values)
         sizes = {identity: block.size_bytes for identity, block in blocks.items() if identity not in walk.storages}
         # What adds up over many tests: one that kept more than the threshold has been told by itself.
-        largest = leak.threshold_bytes if leak.kind in ("module", "session") else leak.leaked_bytes
+        largest = leak.threshold_bytes if leak.kind in ("module", "session") else None
         chosen = [blocks[identity] for identity in choose_suspects(sizes, older, leak.leaked_bytes, largest, told)]
         # What one can put a finger on comes before what is reached through a graph.
         return sorted(chosen, key=lambda block: (-block.size_bytes, bool(block.owners)))
@@ -209,12 +211,26 @@ def _with_graphs(holders: tuple[Holder, ...], blocks: Sequence[Block], leaked_by
     """Say at the largest holder what the autograd graphs of what leaked keep, where they keep anything."""
     # What a graph has saved is no head of one, though it may have a Python object of its own.
     heads = {id(tensor): tensor for block in blocks for tensor in ([one for one, _ in block.owners] or block.values)}
+    holders = _with_gradients(holders, heads.values())
     note = note_graphs(graphs_of(heads.values()), leaked_bytes)
     if note is None or not holders:
         return holders
     first = holders[0]
     detail = "; ".join(filter(None, (first.detail, note.text)))
     return (dataclasses.replace(first, detail=detail, cause=note.cause or first.cause), *holders[1:])
+
+
+def _with_gradients(holders: tuple[Holder, ...], heads: Collection[Any]) -> tuple[Holder, ...]:
+    """Name what nobody refers to where a gradient and its parameter keep each other."""
+    are_nobody = [holder.kind == causes.NO_HOLDER and ".grad" in holder.chain for holder in holders]
+    if not any(are_nobody) or not keeps_own_graph(heads):
+        return holders
+    words = "a gradient that has a graph of its own (create_graph=True)"
+    cause = causes.cause_of(causes.GRADIENT)
+    return tuple(
+        dataclasses.replace(holder, kind=causes.GRADIENT, chain=words, cause=cause) if is_nobody else holder
+        for holder, is_nobody in zip(holders, are_nobody, strict=True)
+    )
 
 
 def _parts_of(blocks: Iterable[Block]) -> set[int]:
@@ -261,11 +277,12 @@ def _targets(blocks: Sequence[Block], ours: AbstractSet[int]) -> list[Target]:
             if sort not in is_graphs_own:
                 is_graphs_own[sort] = not _has_referrers(values, ours)
             values = [] if is_graphs_own[sort] else values
+        behind = next((Target((owner,), block.size_bytes, way) for owner, way in owners), None)
         if values:
-            targets.append(Target(tuple(values), block.size_bytes))
-        else:
-            owner, way = owners[0]
-            targets.append(Target((owner,), block.size_bytes, way))
+            # What a function of the user's own keeps on its `ctx` has referrers, but they lead to the graph alone.
+            targets.append(Target(tuple(values), block.size_bytes, instead=behind))
+        elif behind is not None:
+            targets.append(behind)
     return targets
 
 

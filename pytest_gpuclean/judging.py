@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pytest_gpuclean.cleanup import CLEANERS
 from pytest_gpuclean.cleanup.garbage import GarbageCleaner
 from pytest_gpuclean.cleanup.settle import KnownThreads, Patience
+from pytest_gpuclean.interpreter import frozen_objects
 from pytest_gpuclean.ladder import Climb, LetGo, doubtful, not_returned
 from pytest_gpuclean.leaks.ledger import Drift, FixtureShare, Ledger, add_with_heap
 from pytest_gpuclean.leaks.verdict import judge, judged_growth
@@ -95,8 +95,9 @@ class Judge:
         if self._waiting is None:
             climb.run(doubt, let_go)
         else:
-            if climb.counted:  # what has gone since went with the fixtures that ended
-                self.ledger.book_given_back(self.census(), [*(ended.held for ended in self.ledger.ended), share])
+            if climb.counted:  # what has gone since went with the fixtures that ended, or was freed by them
+                ended = [fixture.held for fixture in self.ledger.ended]
+                self.ledger.book_given_back(self.census(), ended or [share])
             climb.let_go_of_all(doubt, let_go)
         self._waiting = climb if may_wait and doubt() else None
         if self._waiting is not None:
@@ -123,7 +124,9 @@ class Judge:
             # A count of arrays also shows what earlier tests kept since the last count.
             uncounted = max(0, share.get(account, 0) - growth)
             drift = climb.unlooked.get(account, 0) + uncounted
-            split = judge(growth, climb.credits.get(account, 0), drift, threshold)
+            # What fixtures have lost of the arrays is in the fall of the heap.
+            owned = climb.credits.get(ARRAYS if account == HEAP else account, 0)
+            split = judge(growth, owned, drift, threshold)
             if split.kept_bytes < -threshold:
                 self.ledger.note_fall(account, -split.kept_bytes)
             elif account != HEAP:
@@ -146,6 +149,7 @@ class Judge:
         self, threshold: int, let_go: LetGo, threads: KnownThreads
     ) -> Iterator[tuple[FixtureShare, Bytes]]:
         """Judge the fixtures that came to their end in this window; give what each did not give back."""
+        self.book_falls(threshold)
         ended = [share for share in self.ledger.ended if share.is_certain]
         climb = Climb(self, [share.held for share in ended], threads)
         climb.run(lambda: [a for s in ended for a in not_returned(s, climb, threshold)], let_go)
@@ -223,10 +227,32 @@ class Judge:
     def look_at_new(self, key: int) -> None:
         """Note what a fixture reaches right after its setup, so that what tests add to it can be told."""
         walk = Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False)))
+        unlooked = dict(self.ledger.unlooked)  # the look settles it
         added = self.reach(walk, new=key, with_arrays=self.gauge.host_watched)
         new = self.ledger.fixtures[key].held
         for account, size in added.items():  # its setup has added to the values of others
-            add_with_heap(new, account, -size)
+            # What these grew by in earlier windows stands in the drift, and is not the setup's.
+            of_earlier = min(max(size, 0), max(unlooked.get(account, 0), 0))
+            if of_earlier:
+                self.ledger.drift(account, -of_earlier, is_looked_at=True)
+            add_with_heap(new, account, of_earlier - size)
+
+    def book_falls(self, threshold: int) -> None:
+        """See whose memory it was that an ended fixture gave back beyond its own.
+
+        Its setup may have put something into the value of another one, which had it until now; or tests before it have
+        kept what went. The arrays are counted: who keeps as much again would not be seen by the next count.
+        """
+        fallen = self.ledger.fallen(threshold)
+        if not fallen:
+            return
+        with_arrays = any(share.get(HEAP, 0) < -threshold for share in fallen)
+        if with_arrays:
+            self.ledger.book_given_back(self.census(), fallen)
+        walk = Walk(self.opaque_packages, rounds(self.gauge.read(with_heap=False)))
+        for account, size in self.reach(walk, with_arrays=with_arrays).items():
+            add_with_heap(fallen[0], account, -size)
+        self.ledger.note_falls(fallen, threshold)
 
     def reach(self, walk: Walk, new: int | None = None, *, with_arrays: bool = True) -> Bytes:
         live = self.ledger.fixtures
@@ -241,7 +267,7 @@ class Judge:
     def census(self) -> Bytes:
         snapshot = self.gauge.read()
         self.heap_at_count = held(snapshot).get(HEAP, 0)
-        frozen = gc.get_freeze_count()
+        frozen = frozen_objects()
         if frozen:
             reason = f"the run has frozen {frozen} objects (gc.freeze): what only they hold is not counted"
             self.gauge.unavailable.setdefault("arrays", reason)

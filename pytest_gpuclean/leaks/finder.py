@@ -37,6 +37,8 @@ class Block(Protocol):
     def size_bytes(self) -> int: ...
     @property
     def suffix(self) -> str: ...
+    @property
+    def instead(self) -> Block | None: ...
 
 
 class Finder:
@@ -50,9 +52,12 @@ class Finder:
         reached_from: Callable[[Any], Collection[int]],
         deadline: float,
     ) -> None:
-        self._targets = targets
+        self._targets = list(targets)
         self._deadline = deadline
-        self._own = own
+        self._own = own | {id(self._targets)}
+        for target in targets:
+            if target.instead is not None:
+                self._own |= {id(target.instead), id(target.instead.values)}
         self._roots = Roots(known)
         self._untracked = Untracked(self._roots.running, deadline)
         self._forward = Forward(self._roots)
@@ -90,9 +95,20 @@ class Finder:
             trail = self._climb(chosen, _SHARE_UNTRACKED, self._untracked)
             lost = self._book_trail(trail, chosen)
         is_sure = not trail.has_untracked or self._untracked.is_done
-        for number in lost:
+        others = [number for number in lost if self._take_other(chosen[number])]
+        if others:
+            self._follow([chosen[number] for number in others])
+        for number in sorted({*lost} - {*others}):
             path, start = orphans.describe(trail, number, self._roots, is_sure=is_sure)
             self._book(path, start, [chosen[number]])
+
+    def _take_other(self, index: int) -> bool:
+        """Look for what leads to a target instead of for what stands on it; tell whether there is such a thing."""
+        other = self._targets[index].instead
+        if other is None or self._is_late():
+            return False
+        self._targets[index] = other
+        return True
 
     def _climb(self, chosen: list[int], share: float, untracked: Untracked | None) -> Trail:
         starts = [self._targets[index].values for index in chosen]

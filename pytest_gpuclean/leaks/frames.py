@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pytest_gpuclean.interpreter import writes_locals_back
 from pytest_gpuclean.leaks import raw
 
 _RUNNER = frozenset({"_pytest", "pluggy", "pytest"})
@@ -106,10 +107,8 @@ def place_in(code: types.CodeType, line: int | None) -> str:
 def variables_of(frame: types.FrameType) -> list[tuple[str, Any]]:
     """List the variables of a function with their values; nothing is left behind in the frame."""
     code = frame.f_code
-    # A module's or class body's f_locals are the real namespace. Until 3.12 the copy is written back under a tracer,
-    # except under coverage's own, which is called from C.
-    writes_back = frame.f_trace is not None and sys.version_info < (3, 13) and type(frame.f_trace).__name__ != "CTracer"
-    if not code.co_flags & inspect.CO_OPTIMIZED or writes_back:
+    # A module's or class body's f_locals are the real namespace.
+    if not code.co_flags & inspect.CO_OPTIMIZED or writes_locals_back(frame.f_trace):
         return []
     names = frame.f_locals
     found = [(raw.text_of(name), value) for name, value in names.items()]

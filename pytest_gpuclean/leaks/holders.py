@@ -21,6 +21,8 @@ class Target:
     size_bytes: int
     suffix: str = ""
     """Where `values` only lead to it: `.grad`, ` -> saved by MulBackward0`. It ends the chain."""
+    instead: Target | None = None
+    """What to look for where nothing with a name refers to `values`: the tensor whose graph has them."""
 
 
 class Holding(NamedTuple):

@@ -242,6 +242,23 @@ class Ledger:
         for share in self.fixtures.values():
             _add(share.fallen, account, freed_bytes - paid)
 
+    def fallen(self, threshold: int) -> list[Bytes]:
+        """List what ended fixtures hold, of those that have given back more than they had."""
+        return [share.held for share in self.ended if any(size < -threshold for size in share.held.values())]
+
+    def note_falls(self, fallen: Iterable[Bytes], threshold: int) -> None:
+        """Take what ended fixtures freed beyond their own for what earlier tests kept, or any live fixture held.
+
+        Args:
+            fallen: what they hold.
+            threshold: how much more than that has to have gone.
+        """
+        for share in fallen:
+            for account, size in share.items():
+                if size < -threshold:
+                    share[account] = 0
+                    self.note_fall(account, -size)
+
     # -- what adds up -------------------------------------------------------------------------------------------
 
     def drift(self, account: Account, size_bytes: int, *, is_looked_at: bool = False) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import gc
 import sys
 import types
 from collections.abc import Sequence
 from typing import Any
 
+from pytest_gpuclean.interpreter import frozen_objects
 from pytest_gpuclean.leaks import causes, functions, raw
 from pytest_gpuclean.leaks.landmarks import Start
 from pytest_gpuclean.leaks.modules import Modules
@@ -19,8 +19,6 @@ from pytest_gpuclean.leaks.search import Trail
 
 _CONTAINERS = frozenset(id(kind) for kind in (dict, list, tuple, set, frozenset, types.CellType))
 _CALLABLES = frozenset(map(id, (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)))
-_FROZEN_AT_START = 2000
-"""Python 3.12 begins with 375 objects that are frozen."""
 _SAID_BY_THE_NEXT = frozenset({"Context", "generator", "coroutine", "async_generator", "traceback", "frame"})
 
 
@@ -60,7 +58,8 @@ def _start_above(path: Sequence[Any], modules: Modules) -> Start:
     if callback is not None:
         return callback
     if raw.module_of(kind) in ("builtins", "_contextvars") and raw.qualname_of(kind) in _SAID_BY_THE_NEXT:
-        return Start("")
+        # Of all of these the frame alone is of no kind of its own: what keeps it is code in C (greenlet).
+        return Start(causes.NO_HOLDER if kind is types.FrameType else "")
     if raw.is_a(kind, BaseException):
         return Start(causes.EXCEPTION)
     return Start(causes.NO_HOLDER, words=f"{raw.type_name(kind)} that no Python object refers to{_frozen()}")
@@ -75,8 +74,7 @@ def _nearest_instance(path: Sequence[Any]) -> int:
 
 
 def _frozen() -> str:
-    is_frozen = gc.get_freeze_count() > _FROZEN_AT_START
-    return ", but for what gc.freeze() has put aside" if is_frozen else ""
+    return ", but for what gc.freeze() has put aside" if frozen_objects() else ""
 
 
 def _exit_callback(top: Any, modules: Modules) -> Start | None:

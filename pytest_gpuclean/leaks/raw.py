@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+from pytest_gpuclean.interpreter import referents_of
+
 _MRO = type.__dict__["__mro__"]
 _NAMESPACE = type.__dict__["__dict__"]
 _QUALNAME = type.__dict__["__qualname__"]
@@ -220,7 +222,7 @@ def is_instance_dict(value: Any, candidate: object) -> bool:
     """Tell whether a dict is the `__dict__` of an instance, which does not get one for the question."""
     if type(candidate) is not dict or not gc.is_tracked(candidate):
         return False
-    if not any(found is candidate for found in gc.get_referents(value)):
+    if not any(found is candidate for found in referents_of([value])):
         return False
     return _name_without_dict(value, candidate) is None and instance_dict(value) is candidate
 

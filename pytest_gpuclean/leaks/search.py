@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Any
 
+from pytest_gpuclean.interpreter import referents_of
 from pytest_gpuclean.leaks import raw
 from pytest_gpuclean.leaks.roots import Roots
 from pytest_gpuclean.leaks.untracked import Untracked
@@ -114,7 +115,7 @@ class Trail:
         for referrer in self._referrers(batch, ids):
             if id(referrer) in own or self._is_ours(type(referrer)) or self._roots.is_passed_over(referrer):
                 continue
-            below = dict.fromkeys(ids[each] for each in map(id, gc.get_referents(referrer)) if each in ids)
+            below = dict.fromkeys(ids[each] for each in map(id, referents_of([referrer])) if each in ids)
             if self._roots.is_root(referrer):
                 self._hits += [(referrer, index) for index in below]
             else:

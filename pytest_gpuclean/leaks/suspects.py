@@ -21,9 +21,9 @@ def choose_suspects(
 ) -> list[Identity]:
     """Choose the storages that explain a leak best, the largest first.
 
-    Older ones are taken only where the young do not explain it and they do: an address that was known may have been
-    given to something new; those of which that is not so come last. Where each of the young is larger than the leak, it
-    is the one that comes closest: something else was freed meanwhile.
+    Where the young that are no larger do not explain it, one that is larger is part of it, the smallest such: something
+    else was freed meanwhile. Where there is none, older ones are taken if they explain it: an address that was known
+    may have been given to something new; those of which that is not so come last.
 
     Args:
         sizes: bytes of each storage that nobody else accounts for, oldest first.
@@ -40,12 +40,10 @@ def choose_suspects(
     old = [(identity, size) for size, _, identity in ranked if identity in known and size <= largest]
     old.sort(key=lambda one: one[0] in told)
     chosen, rest = _fill([one for one in young if one[1] <= largest], leaked_bytes, slack)
+    if rest > slack and largest_bytes is None and (larger := [one for one, size in young if size > largest]):
+        return [larger[-1], *chosen]
     more, left = _fill(old, rest, slack)
-    if more and left <= slack:
-        return chosen + more
-    if not chosen and largest_bytes is None:
-        return [identity for identity, size in young if size > largest][-1:]
-    return chosen
+    return chosen + more if left <= slack else chosen
 
 
 def _fill(candidates: Sequence[tuple[Identity, int]], rest: int, slack: int) -> tuple[list[Identity], int]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from itertools import compress
 from typing import Any
 
+from pytest_gpuclean.interpreter import referents_of
 from pytest_gpuclean.leaks.frames import Running
 
 _KINDS = frozenset({id(dict), id(tuple)})
@@ -81,7 +82,7 @@ class Untracked:
         fresh = _untracked_among(running)
         for _ in range(_DEPTH):
             for begin in range(0, len(layer), _AT_ONCE):
-                fresh += _untracked_among(gc.get_referents(*layer[begin : begin + _AT_ONCE]))
+                fresh += _untracked_among(referents_of(layer[begin : begin + _AT_ONCE]))
                 if time.thread_time() > self._deadline:
                     return
             layer = list({id(container): container for container in fresh if id(container) not in seen}.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from pytest_gpuclean.memory.graph_limits import LookLimit
@@ -163,6 +163,22 @@ class Autograd:
             return []
         words = f".grad_fn (saved by {self._reader.name(node)})"
         return [(value, words) for value in values]
+
+
+def keeps_own_graph(tensors: Iterable[Any]) -> bool:
+    """Tell whether behind tensors there is a gradient with a graph of its own.
+
+    `backward(create_graph=True)` makes such: it refers to its parameter, and that to it, in torch's own code, where no
+    collector sees the cycle.
+    """
+    reader, autograd = Tensors(), Autograd()
+    for tensor in tensors:
+        behind = [tensor, *autograd.behind(tensor)]
+        with reader.quietly():
+            gradients = [reader.gradient_of(each) for each in behind if reader.is_tensor(each)]
+            if any(gradient is not None and reader.has_function(gradient) for gradient in gradients):
+                return True
+    return False
 
 
 def _tried(look: Callable[[], _Result]) -> _Result | None:

@@ -13,6 +13,7 @@ from itertools import compress, filterfalse
 from types import FrameType
 from typing import Any, NamedTuple
 
+from pytest_gpuclean.interpreter import referents_of, writes_locals_back
 from pytest_gpuclean.memory.autograd import Autograd
 from pytest_gpuclean.memory.jax import live_clients
 from pytest_gpuclean.memory.storages import Storage, StorageReaders, elements_of
@@ -93,7 +94,7 @@ def values_in_heap(kinds: Sequence[type]) -> Iterator[list[Any]]:
     layer = gc.get_objects()
     yield _of_kinds(layer, kinds)
     # Frames that are running belong to no list of the collector.
-    layer = gc.get_referents(*layer)
+    layer = referents_of(layer)
     layer += _running_locals()
     seen: set[int] = set()
     for _ in range(_UNTRACKED_DEPTH):
@@ -139,12 +140,4 @@ def _may_read_locals(frame: FrameType) -> bool:
     # A module's or class body's f_locals are the real namespace.
     is_function = frame.f_code.co_flags & inspect.CO_OPTIMIZED
     is_ours = str(frame.f_globals.get("__name__")).startswith(_OWN_PACKAGE)
-    return bool(is_function) and not is_ours and not _writes_locals_back(frame.f_trace)
-
-
-def _writes_locals_back(tracer: object) -> bool:
-    """Whether reading the locals of a function would undo what it does meanwhile (until 3.12, under a tracer).
-
-    Not under coverage's own, in which most suites are measured: it is called from C, where nothing is written back.
-    """
-    return tracer is not None and sys.version_info < (3, 13) and type(tracer).__name__ != "CTracer"
+    return bool(is_function) and not is_ours and not writes_locals_back(frame.f_trace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pytest_gpuclean.memory import DEVICE_PROBES, run_has_accelerator
 from pytest_gpuclean.memory.foreign import ForeignProbe, source_of
@@ -15,6 +15,7 @@ from pytest_gpuclean.model.memory import Bytes, Reading, Snapshot
 
 _ALWAYS_LOADED = "sys"
 """Stands for the framework of somebody's probe: it is asked whatever is loaded."""
+_PAGE_BYTES = 4096
 
 
 class Gauge:
@@ -77,24 +78,35 @@ class Gauge:
         """Why nothing shall call a driver now; empty where all devices answer."""
         return "; ".join(f"{device} {reason}" for device, reason in self.lost.items())
 
-    def read(self, *, with_heap: bool = True) -> Snapshot:
+    def read(self, *, with_heap: bool = True, roughly: bool = False) -> Snapshot:
         """Read what is watched; a source that raises is told as unavailable.
 
         Args:
             with_heap: whether to read the heap too, where host memory is watched.
+            roughly: whether a heap that has moved by no more than a page may be told as it was.
         """
         answers: list[Reading | Unavailable] = []
         for package, probe in self._probes:
             if package in sys.modules:
-                _ask(probe, answers)
+                _ask(probe, probe.read, answers)
+        of_heap: list[Reading | Unavailable] = []
+        if with_heap and self.host_watched:
+            _ask(self._host, self._read_roughly if roughly else self._host.read, of_heap)
         # A source that gives the very same reading again says that nothing has changed.
-        same = len(answers) == len(self._last_answers) and all(map(operator.is_, answers, self._last_answers))
+        given = answers + of_heap
+        same = len(given) == len(self._last_answers) and all(map(operator.is_, given, self._last_answers))
         if not (same and self._may_repeat) or self.lost:
-            self._last_answers = answers
-            self._last = self._look_into(answers, with_heap=with_heap)
+            self._last_answers = given
+            self._last = self._look_into(answers, of_heap)
+            # Until a device is seen, whether host memory is watched changes with what is imported.
+            settled = with_heap or self._device_seen or self.watch != "auto"
+            self._may_repeat = settled and not self._last.unavailable
         return self._last
 
-    def _look_into(self, answers: list[Reading | Unavailable], *, with_heap: bool) -> Snapshot:
+    def _read_roughly(self) -> Sequence[Reading | Unavailable]:
+        return self._host.read(_PAGE_BYTES)
+
+    def _look_into(self, answers: list[Reading | Unavailable], of_heap: list[Reading | Unavailable]) -> Snapshot:
         readings: list[Reading] = []
         gaps = [Unavailable(device, reason) for device, reason in self.lost.items()] if self.lost else []
         _sort(answers, readings, gaps)
@@ -106,14 +118,10 @@ class Gauge:
             on_host = [reading for reading in readings if reading.device == "cpu"] if self.host_watched else []
             readings = on_host + on_devices if self.devices_watched else on_host
         self.reads_host = self.host_watched
-        if self.reads_host and with_heap:
-            found: list[Reading | Unavailable] = []
-            _ask(self._host, found)
-            _sort(found, readings, gaps)
+        if self.reads_host:
+            _sort(of_heap, readings, gaps)
         for gap in gaps:
             self.unavailable.setdefault(gap.source, gap.reason)
-        # Until a device is seen, whether host memory is watched changes with what is imported.
-        self._may_repeat = not (gaps or self.reads_host) and (self._device_seen or self.watch != "auto")
         last = self._last
         is_same = len(readings) == len(last.readings) and all(map(operator.is_, readings, last.readings))
         return Snapshot(tuple(readings), tuple(gaps)) if gaps or last.unavailable or not is_same else last
@@ -154,9 +162,11 @@ def rounds(snapshot: Snapshot) -> bool:
     return any(r.source == "torch" and r.requested_bytes is None for r in snapshot.readings)
 
 
-def _ask(probe: Probe, answers: list[Reading | Unavailable]) -> None:
+def _ask(
+    probe: Probe, read: Callable[[], Iterable[Reading | Unavailable]], answers: list[Reading | Unavailable]
+) -> None:
     try:
-        answers += probe.read()
+        answers += read()
     except (Exception, SystemExit) as error:
         answers.append(Unavailable(source_of(probe), first_line(error)))
 

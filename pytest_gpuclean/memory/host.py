@@ -26,14 +26,19 @@ class HostProbe:
         self._slow_reads = 0
         self._shared = _SharedMemory()
         self._heap_info: Callable[[], Any] | None = None
+        self._last: Reading | None = None
 
     @property
     def is_slow(self) -> bool:
         """Whether several reads in a row took longer than a test should pay for."""
         return self._slow_reads >= _SLOW_READS
 
-    def read(self) -> Sequence[Reading | Unavailable]:
-        """Give the one reading of the heap."""
+    def read(self, slack_bytes: int = 0) -> Sequence[Reading | Unavailable]:
+        """Give the one reading of the heap; the very same one again where it has not moved.
+
+        Args:
+            slack_bytes: by how much it may have moved all the same.
+        """
         if self._heap_info is None:
             try:
                 from psutil import heap_info
@@ -47,8 +52,12 @@ class HostProbe:
             return (Unavailable("heap", f"{type(error).__name__}: {error}"),)
         slow = time.thread_time() - begin > SLOW_READ_SECONDS
         self._slow_reads = self._slow_reads + 1 if slow else max(0, self._slow_reads - 1)
-        used = heap.heap_used + heap.mmap_used + self._shared.mapped_bytes(heap.mmap_used)
-        return (Reading(device=HEAP.device, source=self.source, allocated_bytes=used, reserved_bytes=used),)
+        used = heap.heap_used + heap.mmap_used + self._shared.mapped_bytes()
+        last = self._last
+        if last is None or abs(used - last.allocated_bytes) > slack_bytes:
+            last = Reading(device=HEAP.device, source=self.source, allocated_bytes=used, reserved_bytes=used)
+            self._last = last
+        return (last,)
 
     def reset_peak(self) -> None:
         """Do nothing: the heap keeps no peak."""
@@ -57,15 +66,15 @@ class HostProbe:
 class _SharedMemory:
     """Shared memory mapped into this process, such as batches from DataLoader workers: no heap figure has it.
 
-    The list of maps is long where torch is loaded (milliseconds), so it is read again only after the size of
-    the address space, less the heap's own maps, has moved by more than a thread's stack explains.
+    The list of maps is long where torch is loaded (milliseconds), so it is read again only after the size of the
+    address space has moved, less what is private and may be written to: heaps, and the stacks of threads.
     """
 
     _SLACK_BYTES = 256 * 1024
+    _statm: int | None = None  # of the class: also one whose making has failed comes to its end
+    _file: tuple[int, int] | None = None
 
     def __init__(self) -> None:
-        self._statm: int | None = None
-        self._file: tuple[int, int] | None = None
         self._owner_pid = 0
         self._page_bytes = 0
         self._space_bytes = 0
@@ -89,16 +98,16 @@ class _SharedMemory:
             except OSError:
                 pass
 
-    def mapped_bytes(self, heap_mapped_bytes: int) -> int:
+    def mapped_bytes(self) -> int:
         if self._owner_pid != os.getpid():  # a forked child: the open file still tells of its parent
             self._open()
         if self._statm is None:
             return 0
         try:
-            pages = int(os.pread(self._statm, 64, 0).split(b" ", 1)[0])
+            size, _, _, _, _, data, *_ = map(int, os.pread(self._statm, 128, 0).split())
         except (OSError, ValueError):
             return self._mapped_bytes
-        space = pages * self._page_bytes - heap_mapped_bytes
+        space = (size - data) * self._page_bytes
         if abs(space - self._space_bytes) > self._SLACK_BYTES:
             self._space_bytes = space
             self._mapped_bytes = _shared_map_bytes()

@@ -219,6 +219,19 @@ def _users(call: Call, handle: Any) -> tuple[CardUser, ...]:
     return tuple(merged(_processes(call, "Compute", handle), *others))
 
 
+def _call_either(call: Call, names: tuple[str, str], handle: Any) -> Any:
+    try:
+        return call(names[0], handle)
+    except NvmlError as error:
+        if error.code != FUNCTION_NOT_FOUND:
+            raise
+        first = error
+    try:
+        return call(names[1], handle)
+    except NvmlError as error:  # some releases of nvidia-ml-py do not have it: that says nothing of the driver
+        raise (first if error.code == FUNCTION_NOT_FOUND else error) from None
+
+
 def _processes(call: Call, kind: str, handle: Any, *, may_lack: bool = False) -> list[tuple[int, int | None]]:
     """List processes and their bytes.
 
@@ -230,12 +243,7 @@ def _processes(call: Call, kind: str, handle: Any, *, may_lack: bool = False) ->
     """
     name = f"nvmlDeviceGet{kind}RunningProcesses"
     try:
-        try:
-            found = call(name, handle)
-        except NvmlError as error:
-            if error.code != FUNCTION_NOT_FOUND:
-                raise
-            found = call(f"{name}_v2", handle)  # drivers before 510
+        found = _call_either(call, (name, f"{name}_v2"), handle)  # the second: drivers before 510
     except NvmlError as error:
         if may_lack and error.code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):
             return []

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuclean.plugin.guard import guard_of
+from pytest_gpuclean.plugin.hookspecs import declare
 from pytest_gpuclean.plugin.options import are_said
 from pytest_gpuclean.plugin.settings import early_init_mode, settings_of
 from pytest_gpuclean.plugin.trouble import trouble_of
 
 if TYPE_CHECKING:
+    from pytest_gpuclean.plugin.handle import Handle
     from pytest_gpuclean.plugin.hooks import RunHooks
     from pytest_gpuclean.plugin.telling import Telling
 
@@ -109,9 +111,27 @@ def activate(config: pytest.Config) -> RunHooks:
     if hooks is None:
         from pytest_gpuclean.plugin.hooks import RunHooks
 
+        declare(config.pluginmanager)
         hooks = RunHooks(config, settings_of(config), tell(config))
         config.pluginmanager.register(hooks, _HOOKS_NAME)
     return hooks
+
+
+def hand_out(config: pytest.Config, name: str) -> Handle:
+    """Make what a fixture hands out; it is inert where the command line says off.
+
+    Args:
+        config: of the run.
+        name: of the fixture.
+    """
+    from pytest_gpuclean.plugin.handle import Handle
+
+    if is_silenced(config):
+        return Handle(None, name)
+    by_hand = activate(config).by_hand
+    handle = Handle(by_hand, name)
+    handle.since = by_hand.begin()
+    return handle
 
 
 def tell(config: pytest.Config) -> Telling:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuclean.plugin import retention
+from pytest_gpuclean.plugin.internals import tears_class_down
 
 Before = list[tuple[Any, dict[str, int]]]
 """Classes and global namespaces, with the identity of each value in them."""
@@ -19,11 +20,13 @@ class FixtureRoots:
     def __init__(self) -> None:
         self._definitions: dict[int, pytest.FixtureDef[Any]] = {}
         self._attributes: dict[int, list[tuple[Any, list[str]]]] = {}
+        self._torn_down: dict[int, Before] = {}
+        """Classes that tear themselves down, and their bases, as they were: what tests set there is theirs too."""
 
     def begin(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Before:
-        """Note what its class, its module and its own globals look like before a setup."""
+        """Note what its class with its bases, its module and its own globals look like before a setup."""
         owners = [
-            _member(request, "cls"),
+            *getattr(_member(request, "cls"), "__mro__", ()),
             getattr(_member(request, "module"), "__dict__", None),
             getattr(fixturedef.func, "__globals__", None),
         ]
@@ -34,9 +37,11 @@ class FixtureRoots:
         """Note what the setup has set there: `setUpClass`, `request.cls.model = ...`, `global ENGINE`."""
         self._definitions[id(fixturedef)] = fixturedef
         changed = []
+        classes = [(owner, known) for owner, known in before if isinstance(owner, type)]
+        if classes and tears_class_down(fixturedef, classes[0][0]):
+            self._torn_down[id(fixturedef)] = classes
         for owner, known in before:
-            names = [name for name, value in list(_names(owner).items()) if known.get(name) != id(value)]
-            if names:
+            if names := _changed(owner, known):
                 changed.append((owner, names))
         self._attributes[id(fixturedef)] = changed
 
@@ -45,7 +50,9 @@ class FixtureRoots:
         for key in list(keys):
             if key in self._definitions:
                 values = retention.fixture_value(self._definitions[key])
-                for owner, names in self._attributes.get(key, ()):
+                attributes = list(self._attributes.get(key, ()))
+                attributes += [(owner, _changed(owner, known)) for owner, known in self._torn_down.get(key, ())]
+                for owner, names in attributes:
                     values += [_names(owner)[name] for name in names if name in _names(owner)]
                 yield key, values
 
@@ -69,6 +76,7 @@ class FixtureRoots:
     def forget(self, key: int) -> pytest.FixtureDef[Any] | None:
         """Drop a fixture that has ended, and return it where it was known."""
         self._attributes.pop(key, None)
+        self._torn_down.pop(key, None)
         return self._definitions.pop(key, None)
 
 
@@ -79,6 +87,10 @@ def _member(request: pytest.FixtureRequest, name: str) -> Any:
         return getattr(request, name)
     except AttributeError:  # a module-scope request has no class
         return None
+
+
+def _changed(owner: Any, known: Mapping[str, int]) -> list[str]:
+    return [name for name, value in list(_names(owner).items()) if known.get(name) != id(value)]
 
 
 def _names(owner: Any) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from pytest_gpuclean.plugin.failing import look_into_failures
 from pytest_gpuclean.plugin.fixture_roots import FixtureRoots
 from pytest_gpuclean.plugin.gathering import gather
 from pytest_gpuclean.plugin.guard import Guard, guard_of
-from pytest_gpuclean.plugin.markers import asks_for_fixture
+from pytest_gpuclean.plugin.options import asks_for_fixture
 from pytest_gpuclean.plugin.outcome import ATTEMPTS, Told, Verdicts, tell_on, tell_problems
 from pytest_gpuclean.plugin.plans import Plan, plan_from, plan_of
 from pytest_gpuclean.plugin.recorded_warnings import let_go_of_sources

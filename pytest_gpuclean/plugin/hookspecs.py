@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,10 @@ def pytest_gpuclean_process_families(config: pytest.Config) -> Sequence[Family]:
 @pytest.hookspec(firstresult=True)
 def pytest_gpuclean_leak(item: pytest.Item, leak: Leak) -> str | None:
     """Look at a leak before it is told. Return a reason to allow it, or None."""
+
+
+def declare(manager: pytest.PytestPluginManager) -> None:
+    """Declare these hooks, once."""
+    caller = getattr(manager.hook, pytest_gpuclean_leak.__name__, None)
+    if caller is None or not caller.has_spec():
+        manager.add_hookspecs(sys.modules[__name__])

@@ -22,6 +22,21 @@ def fresh_request(item: pytest.Item) -> None:
         initialise()
 
 
+def tears_class_down(fixturedef: pytest.FixtureDef[Any], cls: type) -> bool:
+    """Whether a fixture is that which pytest makes of a class's own methods, and one of them ends what tests set on it.
+
+    Args:
+        fixturedef: of a fixture.
+        cls: the class of its tests.
+    """
+    if fixturedef.argname.startswith("_xunit_setup_class_fixture_"):
+        return getattr(cls, "teardown_class", None) is not None
+    if not fixturedef.argname.startswith("_unittest_setUpClass_fixture_"):
+        return False
+    home = next((base for base in cls.__mro__ if "tearDownClass" in vars(base)), None)
+    return getattr(home, "__module__", "unittest.case") != "unittest.case" or bool(getattr(cls, "_class_cleanups", ()))
+
+
 @contextlib.contextmanager
 def unheard(item: pytest.Item) -> Iterator[None]:
     """Let nobody hear of what a further run of a test tells by itself: its subtests, and what pytest-benchmark books.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuclean.plugin.markers import MARKERS
+from pytest_gpuclean.plugin.options import MARKERS
 
 _PARAMETERS = {
     "gpu_clean": ("level", "every"),

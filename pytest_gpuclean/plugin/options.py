@@ -1,9 +1,14 @@
-"""The options: one table, from which the command line, the ini keys, the help and the settings are made.
+"""What can be said to the plugin: options and markers, a table each; and whether a run says any of it.
 
-Every run of pytest loads this module. What reads the values (`settings.py`) is loaded where one is given.
+Of the options' table the command line, the ini keys, the help and the settings are made. Every run of pytest loads this
+module and the entry point, and no other: each costs 0.2 ms, as pytest reads a plugin's bytecode in pieces of a few
+bytes. What reads the values (`settings.py`, `marks.py`) is loaded where one is given.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -34,7 +39,7 @@ class Option:
             and cannot stand in the ini file.
     """
 
-    __slots__ = ("choices", "default", "flag", "help", "kind", "metavar", "parser")
+    __slots__ = ("choices", "default", "dest", "flag", "help", "is_on_command_line", "kind", "metavar", "parser")
 
     def __init__(
         self,
@@ -48,16 +53,9 @@ class Option:
     ) -> None:
         self.flag, self.metavar, self.parser = flag, metavar, parser
         self.default, self.help, self.choices, self.kind = default, meaning, choices, kind
-
-    @property
-    def dest(self) -> str:
+        self.is_on_command_line = flag.startswith("--")
+        self.dest = flag.removeprefix("--").replace("-", "_")
         """Its ini key."""
-        return self.flag.removeprefix("--").replace("-", "_")
-
-    @property
-    def is_on_command_line(self) -> bool:
-        """Whether it can be said on the command line."""
-        return self.flag.startswith("--")
 
 
 OPTIONS = (
@@ -242,6 +240,22 @@ OPTIONS = (
 )
 
 
+MARKERS = {
+    "gpu_clean": "gpu_clean(level, every='test'): clean after this test (quick or comprehensive); every: test, "
+    "param, class, module or session",
+    "gpu_leak": "gpu_leak(threshold=None, allow=None, until=None): judge this test's leaks by another threshold, or "
+    "allow them for a reason, up to a day such as '2027-01-31'",
+    "gpu_limit": "gpu_limit(peak): fail this test where its peak of device memory is above a size",
+    "gpu_require": "gpu_require(count=1, memory=None, free=None): skip this test where there are not so many visible "
+    "GPUs with so much memory; for free memory it waits, up to --gpu-settle",
+    "gpu_exclusive": "gpu_exclusive(timeout=3600): hold back the other tests with this marker that use the same GPU, "
+    "in all workers and runs of the machine; after so many seconds of waiting the test fails",
+}
+NEEDS = frozenset({"gpu_require", "gpu_exclusive"})
+"""What a test needs: no cleaning, so these hold also where all of that is off."""
+FIXTURES = frozenset({"gpu_clean", "gpu_clean_class", "gpu_clean_module", "gpu_clean_session"})
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Declare every option of the table."""
     group = parser.getgroup("gpuclean", "GPU memory: cleaning and leaks (pytest-gpuclean)")
@@ -263,21 +277,20 @@ def add_options(parser: pytest.Parser) -> None:
             parser.addini(option.dest, text, default="")
 
 
-def are_said(config: pytest.Config) -> bool:
-    """Whether the command line or the ini file says anything of ours."""
-    return any(
-        config.getoption(option.dest, None) is not None or (option.kind != "switch" and _is_in_ini(config, option.dest))
-        for option in OPTIONS
-    )
+def are_said(config: pytest.Config, said: object = None) -> bool:
+    """Whether the command line or the ini file says anything of ours.
 
-
-def are_said_early(config: pytest.Config) -> bool:
-    """Tell the same before the conftests are loaded."""
-    said = config.known_args_namespace
-    return any(
-        getattr(said, option.dest, None) is not None or (option.kind != "switch" and _is_in_ini(config, option.dest))
-        for option in OPTIONS
-    )
+    Args:
+        config: of the run.
+        said: the values of the command line, where they are not yet in `config`: before the conftests are loaded.
+    """
+    said = config.option if said is None else said
+    for option in OPTIONS:
+        if getattr(said, option.dest, None) is not None:
+            return True
+        if option.kind != "switch" and _is_in_ini(config, option.dest):
+            return True
+    return False
 
 
 def _is_in_ini(config: pytest.Config, name: str) -> bool:
@@ -285,3 +298,25 @@ def _is_in_ini(config: pytest.Config, name: str) -> bool:
         return config.getini(name) not in ("", None, [])
     except (TypeError, ValueError):  # of another type: refused where it is read
         return True
+
+
+def asked_for(items: Iterable[pytest.Item]) -> tuple[bool, bool]:
+    """Tell whether some test asks for cleaning or judging, by marker or fixture, and whether one has needs."""
+    has_fixture = False
+    looked_at: set[int] = set()
+    names: set[str] = set()
+    for item in items:
+        has_fixture = has_fixture or asks_for_fixture(item)
+        node: Any = item
+        while node is not None and id(node) not in looked_at:
+            looked_at.add(id(node))
+            for mark in node.own_markers:
+                names.add(mark.name)
+            node = node.parent
+    names.intersection_update(MARKERS)
+    return has_fixture or bool(names - NEEDS), bool(names & NEEDS)
+
+
+def asks_for_fixture(item: pytest.Item) -> bool:
+    """Whether a test asks for a fixture of ours by name."""
+    return not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

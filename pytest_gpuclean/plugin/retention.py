@@ -11,7 +11,8 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from types import FrameType, MethodType, TracebackType
+from functools import partial
+from types import AsyncGeneratorType, FrameType, FunctionType, GeneratorType, MethodType, TracebackType
 from typing import Any
 
 import pytest
@@ -114,20 +115,23 @@ def clear_frames(error: BaseException | None, spared: frozenset[int] = frozenset
 
 
 def fixture_value(fixturedef: pytest.FixtureDef[Any]) -> list[Any]:
-    """Return a live fixture's value, and what else pytest keeps with it; empty where its setup failed."""
+    """Return a live fixture's value, and what its function waits with; empty where its setup failed."""
     cached = getattr(fixturedef, "cached_result", None)
     if cached is None or cached[2] is not None:
         return []
-    return [cached[0], *_instances_of_unittest(fixturedef)]
+    return [cached[0], *_suspended_functions(fixturedef)]
 
 
-def _instances_of_unittest(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
-    # Before pytest 8.2 the generator around setUpClass has the first instance of the class in a local variable.
+def _suspended_functions(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
+    """Give the generators that wait at the `yield` of a fixture: their local variables live until it ends.
+
+    Before pytest 8.2, that around setUpClass has the first instance of the class in one of them.
+    """
     for finalizer in getattr(fixturedef, "_finalizers", ()):
-        for argument in getattr(finalizer, "args", ()):
-            frame = getattr(argument, "gi_frame", None)
-            if frame is not None and frame.f_code.co_filename.endswith("unittest.py"):
-                yield getattr(frame.f_locals.get("self"), "__dict__", None)
+        parts: Iterable[Any] = finalizer.args if type(finalizer) is partial else ()
+        if type(finalizer) is FunctionType:  # pytest-asyncio's
+            parts = gc.get_referents(*(finalizer.__closure__ or ()))
+        yield from (part for part in parts if type(part) in (GeneratorType, AsyncGeneratorType))
 
 
 def fixture_error_frames(fixturedef: pytest.FixtureDef[Any]) -> Iterator[FrameType]:
@@ -242,6 +246,13 @@ def _drop_errors(item: pytest.Item) -> None:
     kept = getattr(item, "_rerun_condition_excinfos", None)
     if isinstance(kept, dict) and (mark is None or "condition" not in mark.kwargs):  # what rerunfailures keeps them for
         kept.clear()
+    flaky = _flaky(item)
+    # Of a test that it runs again, flaky 3.8 tells the error itself; of others it keeps it to the end of the run.
+    if flaky is not None and not flaky._has_flaky_attributes(item):
+        for excinfo in _excinfos_of_flaky(item, flaky):
+            if getattr(excinfo, "_excinfo", None) is not None:
+                excinfo._traceback = excinfo.traceback[:0]
+                excinfo._excinfo = (excinfo.type, None, None)
 
 
 def _kept_exceptions(item: pytest.Item) -> Iterator[BaseException]:
@@ -252,13 +263,22 @@ def _kept_exceptions(item: pytest.Item) -> Iterator[BaseException]:
     # unittest's, and those that rerunfailures 16.0 and 16.7 keep to evaluate a condition.
     yield from _values_of(getattr(item, "_excinfo", None))
     yield from _values_of(getattr(item, "_rerun_condition_excinfos", None))
-    yield from _values_of([getattr(item, "excinfo", None)])  # flaky's
-    flaky = item.config.pluginmanager.get_plugin("flaky")
-    calls = getattr(getattr(flaky, "PLUGIN", flaky), "_call_infos", None)
-    if isinstance(calls, dict):
-        for call in dict(calls.get(item) or {}).values():
-            yield from _values_of([getattr(call, "excinfo", None)])
+    flaky = _flaky(item)
+    yield from _values_of(_excinfos_of_flaky(item, flaky) if flaky is not None else ())
     yield from _kept_by_anyio()
+
+
+def _flaky(item: pytest.Item) -> Any:
+    """The plugin of flaky, where it is there."""
+    plugin = item.config.pluginmanager.get_plugin("flaky")
+    return getattr(plugin, "PLUGIN", plugin)
+
+
+def _excinfos_of_flaky(item: pytest.Item, flaky: Any) -> Iterator[Any]:
+    yield getattr(item, "excinfo", None)
+    calls = getattr(flaky, "_call_infos", None)
+    if isinstance(calls, dict):
+        yield from (getattr(call, "excinfo", None) for call in dict(calls.get(item) or {}).values())
 
 
 def _kept_by_anyio() -> Iterator[BaseException]:

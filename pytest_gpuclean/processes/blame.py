@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_gpuclean.processes.discovery import OwnedProcess
 from pytest_gpuclean.processes.identity import ProcessKey, ticks_now
-from pytest_gpuclean.processes.live_objects import pids_of_multiprocessing
+from pytest_gpuclean.processes.live_objects import locks_made, pids_of_multiprocessing
 from pytest_gpuclean.processes.ownership import Run
 from pytest_gpuclean.processes.procfs import value_in
 
@@ -21,6 +21,8 @@ class Starter:
     """As it is told: the test, or `fixture 'server' (module scope)`."""
     lives: bool = True
     """Whether what it started may go on."""
+    locks_before: int | None = field(default_factory=locks_made)
+    """When it began, as `locks_made()` counts; None where that is not known."""
 
 
 class Blame:
@@ -49,7 +51,7 @@ class Blame:
         self._only_in_windows = only_in_windows
         self._is_open = False
         self._begin_ticks = 0
-        self._whole_run = Starter("the whole run")
+        self._whole_run = Starter("the whole run", locks_before=None)
         self._stack: list[Starter] = [self.test]
         self._places: dict[ProcessKey, str] = {}
         """What the runner was at when a process was started, by its own account."""
@@ -186,7 +188,7 @@ class Blame:
             for other, other_place in self._places.items():
                 if other_place == place and other in self.starters:
                     return self.starters[other]
-            return self._whole_run if test in self._lost else Starter(test, lives=False)
+            return self._whole_run if test in self._lost else Starter(test, lives=False, locks_before=None)
         if not test and self._is_nobodys(process, environ):
             self.settle_tree(process.key)
         return self._stack[-1]

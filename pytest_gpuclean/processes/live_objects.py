@@ -7,6 +7,7 @@ object is whose process it is: a fixture's list of servers makes them the fixtur
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -23,6 +24,8 @@ class LiveObject:
     pids: frozenset[int]
     shut: Callable[[], object] | None
     """Ends its processes its own way; None where they are ended like any other."""
+    made: int | None = None
+    """When it was made, as `locks_made()` counts; None where that cannot be told."""
 
 
 class _Kind(NamedTuple):
@@ -30,6 +33,8 @@ class _Kind(NamedTuple):
     name: str
     pids: Callable[[Any], Iterable[int | None]]
     shut: Callable[[Any], object] | None = None
+    lock: Callable[[Any], object] | None = None
+    """Finds the lock that is made together with it, and before its processes."""
 
 
 def _shut_loader(loader: Any) -> None:
@@ -45,7 +50,13 @@ _PROCESS = _Kind("multiprocessing.process", "BaseProcess", lambda value: [value.
 _KINDS = (
     _Kind("subprocess", "Popen", lambda value: [value.pid]),
     _PROCESS,
-    _Kind("multiprocessing.pool", "Pool", lambda value: _pids_of(value._pool), lambda value: value.terminate()),
+    _Kind(
+        "multiprocessing.pool",
+        "Pool",
+        lambda value: _pids_of(value._pool),
+        lambda value: value.terminate(),
+        lambda value: value._inqueue._rlock,
+    ),
     _Kind(
         "multiprocessing.managers", "BaseManager", lambda value: [value._process.pid], lambda value: value.shutdown()
     ),
@@ -54,6 +65,7 @@ _KINDS = (
         "ProcessPoolExecutor",
         lambda value: _pids_of((value._processes or {}).values()),
         lambda value: value.shutdown(wait=False, cancel_futures=True),
+        lambda value: value._call_queue._rlock,
     ),
     _Kind(
         "torch.utils.data.dataloader",
@@ -85,8 +97,24 @@ def live_objects(pids: Collection[int]) -> list[LiveObject]:
         kind = by_type[kind_of]
         own = _own_pids(kind, value) & wanted if kind is not None else None
         if kind is not None and own:
-            found.append(LiveObject(value, own, _bound(kind.shut, value)))
+            found.append(LiveObject(value, own, _bound(kind.shut, value), _made(kind, value)))
     return found
+
+
+def may_be_pools() -> bool:
+    """Tell whether anything is loaded that makes pools of processes, without a walk of the heap."""
+    return any(kind.lock is not None for _, kind in _loaded_kinds())
+
+
+def locks_made() -> int | None:
+    """Count the locks that `multiprocessing` has made here: by its own lock a pool can be told from an older one.
+
+    An executor starts its processes when it is first given work: it may be older than the test that gives it.
+    """
+    module = sys.modules.get("multiprocessing.util")
+    counter = vars(module).get("_afterfork_counter") if type(module) is ModuleType else None
+    told = repr(counter) if type(counter) is itertools.count else ""
+    return int(told[len("count(") : -1]) if told else None
 
 
 def pids_of_multiprocessing() -> frozenset[int]:
@@ -137,6 +165,17 @@ def _own_pids(kind: _Kind | None, value: object) -> frozenset[int]:
         return frozenset(pid for pid in kind.pids(value) if type(pid) is int) if kind else frozenset()
     except Exception:  # not started yet, closed, or made without __init__
         return frozenset()
+
+
+def _made(kind: _Kind, value: object) -> int | None:
+    if kind.lock is None:
+        return None
+    try:
+        lock = kind.lock(value)
+        registry = list(sys.modules["multiprocessing.util"]._afterfork_registry.items())
+        return next((int(key[0]) for key, other in registry if other is lock), None)
+    except Exception:  # half made, or none that makes a lock
+        return None
 
 
 def _bound(shut: Callable[[Any], object] | None, value: object) -> Callable[[], object] | None:

@@ -16,7 +16,7 @@ from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Family
 from pytest_gpuclean.processes.identity import ProcessKey
 from pytest_gpuclean.processes.ledger import Ledger
-from pytest_gpuclean.processes.live_objects import live_objects
+from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, may_be_pools
 from pytest_gpuclean.processes.ownership import Run
 from pytest_gpuclean.processes.recognizer import Recognizer
 from pytest_gpuclean.processes.run_record import Seen
@@ -144,7 +144,7 @@ class ProcessWatch:
         found = self._look_everywhere() if thorough and self._may_have_slipped() else self.look()
         due = self._without_left_alone(self._blame.due(found))
         if due:
-            self._hand_to_fixtures(due, held_by)
+            self._hand_to_holders(due, held_by)
             due = self._blame.due(due)
         if due:  # most often it is on its way out
             self._wait_for_ends(due, _BLINK_SECONDS)
@@ -152,6 +152,9 @@ class ProcessWatch:
         if due:
             release()
             due = self._wait_a_moment(due)
+        if due:  # some may have come meanwhile: a pool renews its workers
+            self._hand_to_holders(due, held_by)
+            due = self._blame.due(due)
         told = self._end(due) if due else []
         self._blame.end_test()
         return told
@@ -261,11 +264,27 @@ class ProcessWatch:
                     spares.add(process.pid)
         return self._blame.due(due)
 
-    def _hand_to_fixtures(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
-        """Book to a live fixture what its value holds: a list of servers to which a test has added one."""
-        if not self._blame.fixtures:
+    def _hand_to_holders(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
+        """Book to a live fixture what its value holds, and let go on what a pool has that is older than its starter."""
+        if not self._blame.fixtures and not may_be_pools():
             return
         objects = live_objects({process.pid for process in due})
+        if self._blame.fixtures:
+            self._hand_to_fixtures(objects, due, held_by)
+        self._leave_to_older_pools(objects, due)
+
+    def _leave_to_older_pools(self, objects: Iterable[LiveObject], due: Iterable[OwnedProcess]) -> None:
+        """Let go on what a pool has that was made before whoever gave it work: whoever made it looks after it."""
+        made = {pid: found.made for found in objects if found.made is not None for pid in found.pids}
+        for process in due:
+            before = self._blame.starters[process.key].locks_before
+            if process.pid in made and before is not None and made[process.pid] < before:
+                self._blame.settle_tree(process.key)
+
+    def _hand_to_fixtures(
+        self, objects: Collection[LiveObject], due: Collection[OwnedProcess], held_by: HeldBy
+    ) -> None:
+        """Book to a live fixture what its value holds: a list of servers to which a test has added one."""
         holders = held_by([found.value for found in objects])
         by_pid: dict[int, Starter] = {}
         for found in objects:
@@ -273,7 +292,6 @@ class ProcessWatch:
             if key in self._blame.fixtures:
                 by_pid.update(dict.fromkeys(found.pids, self._blame.fixtures[key]))
         own = {pid for found in objects for pid in found.pids}
-        del objects
         for process in due:
             # An orphan that a fixture's process has left late: nobody here has started it.
             fixture = self._blame.fixture_of_place(process.key) if process.pid not in own else None

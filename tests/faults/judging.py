@@ -95,9 +95,8 @@ def _without_line(seam: str) -> str:
 
 def told_lines(output: str) -> set[str]:
     """What a run says that it could not do."""
-    return {
-        line for line in output.splitlines() if line.startswith(("not measured", "TROUBLE")) or "NOT WRITTEN" in line
-    }
+    begins = ("not measured", "TROUBLE", "gpu_exclusive holds nobody back")
+    return {line for line in output.splitlines() if line.startswith(begins) or "NOT WRITTEN" in line}
 
 
 def changed_outcomes(plain: Outcomes, clean: Outcomes, faulty: Outcomes, *, told: bool) -> list[str]:

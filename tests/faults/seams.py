@@ -21,7 +21,15 @@ import pytest_gpuclean
 PACKAGE = str(Path(pytest_gpuclean.__file__).parent) + os.sep
 # A fault between the raising of another and its telling would be a second one; and what a test calls is guarded behind.
 UNGUARDED = ("plugin/guard.py", "plugin/trouble.py", "plugin/handle.py")
-BEFORE_ALL = ("pytest_addoption", "add_options", "pytest_addhooks", "gpu_clean", "_handle", "_bring_up")
+BEFORE_ALL = (
+    "pytest_addoption",
+    "add_options",
+    "pytest_plugin_registered",
+    "declare",
+    "gpu_clean",
+    "_handle",
+    "_bring_up",
+)
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called.
 
 A test that runs again is brought up by nothing but calls of pytest's hooks.
@@ -168,6 +176,8 @@ def _callee(frame) -> str | None:
         return None
     path = code.co_filename
     if code.co_name == "__del__":  # what it raises goes nowhere, whoever it is
+        return None
+    if code.co_name in ("_remove", "remove") and path.endswith(("_weakrefset.py", "weakref.py")):  # nor what these do
         return None
     if path.startswith(PACKAGE):
         return None if path.endswith(UNGUARDED) else f"own.{code.co_name}"

@@ -123,6 +123,42 @@ def test_flaky_and_rerunfailures_together(street):
     assert {test.rpartition("::")[2] for test in beside.leaky} == {"test_leaks", "test_leaks_too"}
 
 
+def test_flaky_keeps_no_error_of_a_test_that_it_does_not_run_again(street):
+    pytest.importorskip("flaky")
+    pytest.importorskip("numpy")
+    street.write("""
+        import pytest
+        import numpy
+
+        def make():
+            return numpy.zeros(8 * MiB, dtype=numpy.uint8)
+
+        def test_fails_in_a_function_that_knows_an_array():
+            buffer = make()
+
+            def check():
+                assert buffer.any()
+
+            check()
+
+        def test_fails_with_an_array():
+            raise ValueError(make())
+
+        @pytest.mark.xfail
+        def test_is_expected_to_fail():
+            raise ValueError(make())
+
+        def test_skips():
+            pytest.skip("not today")
+    """)
+    gate = "--gpu-leak=fail", "--gpu-leak-watch=host"
+    beside = street.beside("-p", "flaky", gate=gate, apart=True)
+    alone = street.alone("-p", "flaky", apart=True)
+    assert not beside.leaky
+    assert counted(beside) == counted(alone)
+    assert "INTERNALERROR" not in beside.text
+
+
 def test_flaky_leaves_a_class_what_it_needs_at_its_end(street):
     pytest.importorskip("flaky")
     pytest.importorskip("numpy")

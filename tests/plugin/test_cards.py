@@ -295,8 +295,8 @@ while not gone():
     time.sleep(0.001)
 World(Path({str(folder)!r})).card("GPU-a", used=2**30 + {size}).process({os.getppid()}, 2**30).write()
 time.sleep({seconds})
+Path("back").write_text(str(time.time()))  # before it is seen
 World(Path({str(folder)!r})).card("GPU-a", used=2**30).process({os.getppid()}, 3 * 2**30).write()
-Path("back").write_text(str(time.time()))
 '''
     subprocess.Popen(["setsid", sys.executable, "-c", code], env={**os.environ, "GPUCLEAN_KEEP": "1"})
 """

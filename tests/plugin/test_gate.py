@@ -422,6 +422,48 @@ def test_a_unittest_class_that_keeps_its_memory_is_told(suite):
     result.stdout.fnmatch_lines(["gpuclean: fixture *(class scope) leaked 64.0 MiB on fake:0*"])
 
 
+SETS_ON_ITS_CLASS = """
+    import unittest
+    import numpy
+
+    class TestIt({base}):
+        {teardown}
+
+        def test_first(self):
+            type(self).model = numpy.ones(8 * MiB)
+
+        def test_last(self):
+            pass
+"""
+PLAIN_TEARDOWN = "@classmethod\n        def teardown_class(cls): {does}"
+UNITTEST_TEARDOWN = "@classmethod\n        def tearDownClass(cls): {does}"
+CLASS_CLEANUP = "@classmethod\n        def setUpClass(cls): cls.addClassCleanup(lambda: {does})"
+
+
+@pytest.mark.parametrize(
+    ("base", "teardown"),
+    [("", PLAIN_TEARDOWN), ("unittest.TestCase", UNITTEST_TEARDOWN), ("unittest.TestCase", CLASS_CLEANUP)],
+    ids=["teardown_class", "tearDownClass", "addClassCleanup"],
+)
+def test_what_a_test_sets_on_a_class_that_tears_down_is_the_class_s(suite, base, teardown):
+    pytest.importorskip("numpy")
+    suite.write(SETS_ON_ITS_CLASS.format(base=base, teardown=teardown.format(does="setattr(cls, 'model', None)")))
+    suite.run_apart("--gpu-leak=fail", "--gpu-leak-watch=host").assert_outcomes(passed=2)
+    suite.write(SETS_ON_ITS_CLASS.format(base=base, teardown=teardown.format(does="None")))
+    result = suite.run_apart("--gpu-leak=fail", "--gpu-leak-watch=host")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of TestIt.test_last*", "gpuclean: fixture *leaked 64.0 MiB*"])
+
+
+@pytest.mark.parametrize("base", ["", "unittest.TestCase"], ids=["plain", "unittest"])
+def test_what_a_test_sets_on_a_class_that_tears_nothing_down_is_a_leak_of_the_test(suite, base):
+    pytest.importorskip("numpy")
+    suite.write(SETS_ON_ITS_CLASS.format(base=base, teardown="setting = 1"))
+    result = suite.run_apart("--gpu-leak=fail", "--gpu-leak-watch=host")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of TestIt.test_first*", "gpuclean: leaked 64.0 MiB*"])
+
+
 def test_setup_module_and_setup_class_own_what_they_bring_up(suite):
     suite.write("""
         def setup_module(module):

@@ -2,6 +2,9 @@
 
 import pytest
 
+from pytest_gpuclean import plugin
+from pytest_gpuclean.plugin import hookspecs
+
 LEAKS = """
     def test_it():
         KEPT.append(allocate(4 * MiB))
@@ -172,3 +175,36 @@ def test_a_family_that_raises_is_told_once_and_the_others_are_asked(suite):
     text = result.stdout.str()
     assert text.count("the family 'broken' could not look at a process: LookupError: no table") == 1
     assert text.count("STOPPED") == 2
+
+
+HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("pytest_gpuclean_"))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--gpu-clean=off",), ("--gpu-clean=quick",)], ids=" ".join)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_conftest_below_may_have_any_hook_whether_or_not_the_plugin_is_on(pytester, hook, arguments):
+    for folder in ("first", "second"):  # each is loaded with the collection, not before the run
+        pytester.mkpydir(folder)
+        (pytester.path / folder / "conftest.py").write_text(f"def {hook}(): return None\n")
+        (pytester.path / folder / f"test_{folder}.py").write_text("def test_it(): pass\n")
+    pytester.runpytest_inprocess(*arguments).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_asks_for_what_it_is_not_given_is_refused(pytester, hook):
+    pytester.makeconftest(f"def {hook}(weather): return None\n")
+    pytester.makepyfile("def test_it(): pass\n")
+    result = pytester.runpytest_inprocess()
+    result.stderr.fnmatch_lines([f"*{hook}*", "*weather*"])
+    assert result.ret != 0
+
+
+def test_a_hook_of_ours_that_is_not_there_is_refused(pytester):
+    pytester.makeconftest("def pytest_gpuclean_weather(): return None\n")
+    pytester.makepyfile("def test_it(): pass\n")
+    result = pytester.runpytest_inprocess()
+    assert "unknown hook 'pytest_gpuclean_weather'" in result.stdout.str() + result.stderr.str()
+
+
+def test_the_entry_point_looks_for_each_hook():
+    assert sorted(plugin._HOOKS) == HOOKS

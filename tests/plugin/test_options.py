@@ -267,7 +267,7 @@ def test_a_native_toml_value_of_another_type_is_refused_by_name(running, value):
     assert_refused(running.run("-s"), "gpu_leak_threshold", "pyproject.toml")
 
 
-@pytest.mark.filterwarnings("ignore::pluggy.PluggyTeardownRaisedWarning")  # pytest 7.4's own
+@pytest.mark.filterwarnings("ignore:A plugin raised an exception during:UserWarning")  # pytest 7.4's own
 def test_a_level_is_required(running):
     result = running.run("--gpu-clean")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -176,6 +176,32 @@ def test_what_a_test_adds_to_a_fixtures_own_list_is_the_fixtures(world):
     assert "STOPPED" not in result.stdout.str()
 
 
+def test_what_a_test_adds_to_what_a_fixture_gives_a_proxy_of_is_the_fixtures(world):
+    world.begin("""
+        import weakref
+
+        class Launch:
+            def __init__(self):
+                self.started = []
+
+        @pytest.fixture(scope="module")
+        def launch():
+            launch = Launch()
+            yield weakref.proxy(launch)
+            for process in launch.started:
+                process.terminate()
+                process.wait()
+
+        def test_first(launch):
+            launch.started.append(sleep("one"))
+        def test_second(launch):
+            assert launch.started[0].poll() is None
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=2)
+    assert "STOPPED" not in result.stdout.str()
+
+
 def test_what_comes_up_below_a_fixtures_process_is_the_fixtures(world):
     world.begin("""
         SERVER = "\\n".join([
@@ -257,6 +283,41 @@ def test_a_live_pool_is_shut_its_own_way(world):
     result.assert_outcomes(passed=3)
     assert section(result).count("shut down with its pool") == 4
     assert "ended by" not in section(result)
+
+
+def test_the_workers_of_an_older_pool_go_on(world):
+    world.begin("""
+        from concurrent.futures import ProcessPoolExecutor
+        FORK = multiprocessing.get_context("fork")
+        AT_IMPORT = ProcessPoolExecutor(2, mp_context=FORK)
+        RENEWS = FORK.Pool(1, maxtasksperchild=1)
+        KEPT = []
+
+        @pytest.fixture(scope="module")
+        def executor():
+            KEPT.append(ProcessPoolExecutor(1, mp_context=FORK))
+            yield KEPT[0]
+            note("fixture", KEPT[0].submit(os.getpid).result())
+
+        def work(name):
+            note(name, AT_IMPORT.submit(os.getpid).result())
+            assert RENEWS.apply(len, ["four"]) == 4
+
+        def test_starts_its_workers(executor):
+            work("first")
+            executor.submit(os.getpid).result()
+            KEPT.append(ProcessPoolExecutor(1, mp_context=FORK))
+            note("own", KEPT[1].submit(os.getpid).result())
+        def test_finds_them_alive(executor):
+            work("second")
+            executor.submit(os.getpid).result()
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=2, errors=2)
+    told = [line for line in section(result).splitlines() if line.startswith("STOPPED")]
+    assert len(told) == 2
+    assert "test_starts_its_workers" in told[0] and "started by fixture 'executor'" in told[1]
+    assert not any(map(world.is_alive, ("first", "second", "own", "fixture")))
 
 
 def test_what_a_forkserver_starts_is_whose_it_was_started_for(world):

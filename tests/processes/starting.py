@@ -93,6 +93,18 @@ def wait_for(is_so, what="it", seconds=20.0):
         time.sleep(0.005)
 
 
+def sleeps_through(pid, seconds):
+    """Tell whether the main thread of a process sleeps for a while, and not once wakes up meanwhile."""
+
+    def seen():
+        lines = Path(f"/proc/{pid}/task/{pid}/status").read_text().splitlines()
+        return [line for line in lines if line.startswith(("State:\tS", "voluntary_ctxt_switches", "nonvoluntary"))]
+
+    before = seen()
+    time.sleep(seconds)
+    return len(before) == 3 and seen() == before
+
+
 def has_executed(pid, name):
     """Tell whether a process has become a program of this name."""
     return Path(f"/proc/{pid}/comm").read_text().strip() == name

@@ -65,7 +65,7 @@ def test_a_bag_that_is_played_by_ros_2_is_stopped_with_its_nodes():
     bag = f"{sys.executable} {STANDINS / 'ros2'} launch demo demo.launch.py"
     _, stopped = run_example("--runs", "2", "--bag", bag)
     names = [name for name, _ in stopped]
-    assert names.count("ROS 2 launch") == 2
+    assert names.count("ROS 2 launch") >= 2, "one a run, and a child of its that has not become a node yet"
     assert set(names) <= {"ROS 2 launch", "ROS 2 node"}
     assert not any(is_alive(pid) for _, pid in stopped)
     assert is_alive(other.pid), "another script's"

@@ -21,6 +21,7 @@ from processes.starting import (
     orphan_that_forks,
     python,
     sleeper,
+    sleeps_through,
     standin,
     until_ready,
     wait_for,
@@ -193,7 +194,8 @@ def test_a_stopped_process_with_threads_gets_its_signal_where_it_can_take_it():
     world = World()
     for number in range(5):
         script = standin("pool.py", "fork", f"said{number}")
-        time.sleep(0.05)  # until its main thread sleeps in `signal.pause`: just before, it misses signals by itself
+        # Until its main thread sleeps in `signal.pause`: just before, it misses signals by itself.
+        wait_for(lambda: sleeps_through(script.pid, seconds=0.05))
         os.kill(script.pid, signal.SIGSTOP)
         wait_for(lambda: world.run.procfs.stat(script.pid).state == "T")
         world.stop()

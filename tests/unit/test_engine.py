@@ -1,10 +1,14 @@
 """One window: what is charged to a test, to a fixture, to a module, and what is not."""
 
+import contextlib
 import dataclasses
 import gc
 import threading
 
 import pytest
+
+with contextlib.suppress(ImportError):
+    import numpy as np  # noqa: F401 - it loads once a process; pytester takes out what an inner run has loaded
 
 from pytest_gpuclean.cleanup.interface import Skip
 from pytest_gpuclean.engine import Ending, Engine, Terms
@@ -1017,6 +1021,41 @@ def test_arrays_that_a_setup_took_from_another_fixture_are_no_leak_when_they_com
     world.put(optimizer, "moments", 16 * MiB)
     world.drop(model, "gradients")
     assert world.close() == []
+
+
+def test_what_a_setup_put_into_another_fixtures_value_and_its_end_took_out_again_is_nobodys_leak():
+    world = HostWorld()
+    context = world.values[1] = {}
+    world.values[2] = {}
+    kept = {}
+    world.open()
+    with setting_up(world.engine, 1, "context", "module"):
+        pass
+    with setting_up(world.engine, 2, "weights", "class"):
+        world.put(context, "weights", 8 * MiB)
+    world.engine.fixture_release(2, in_teardown=True)
+    world.drop(context, "weights")
+    assert world.close() == []
+    world.open()
+    world.put(kept, "leaked", 8 * MiB)  # as much again, which a count that was not taken in between would not show
+    assert world.close() == [("test", "test_x", "cpu", 8 * MiB)]
+
+
+def test_what_a_fixture_frees_beyond_its_own_does_not_hide_what_its_last_test_keeps_in_host_memory():
+    world = HostWorld()
+    weights = world.values[1] = {}
+    earlier, kept = {}, {}
+    world.open()
+    with setting_up(world.engine, 1, "weights", "class"):
+        world.put(weights, "weights", 4 * MiB)
+    world.put(earlier, "leaked", 4 * MiB)
+    assert world.close() == [("test", "test_x", "cpu", 4 * MiB)]
+    world.open()
+    world.put(kept, "leaked", 4 * MiB)
+    world.engine.fixture_release(1, in_teardown=True)
+    world.drop(weights, "weights")
+    world.drop(earlier, "leaked")
+    assert world.close() == [("test", "test_x", "cpu", 4 * MiB)]
 
 
 def test_a_slow_heap_is_read_at_the_edges_of_modules_and_that_is_said():

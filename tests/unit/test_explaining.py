@@ -3,6 +3,8 @@
 import ctypes
 import dataclasses
 import gc
+import warnings
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -67,6 +69,18 @@ def test_what_has_been_told_is_no_part_of_the_next():
     asked.explained(leak())
     KEPT.append(zeros())
     assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
+
+
+def test_what_took_the_place_of_something_smaller_is_part_of_it():
+    asked = explainer()
+    KEPT.append(zeros(3))
+    asked.explained(leak(3))
+    KEPT.append(zeros(6))
+    KEPT.pop(0)
+    told = asked.explained(leak(3))
+    assert shapes(told) == [(1, (6, MiB))]
+    assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[0]"]
+    assert told.explanation.unexplained == ""
 
 
 def test_what_was_allowed_is_no_part_of_the_next():
@@ -228,6 +242,53 @@ class TestOfGraphs:
         (holder,) = asked.explained(leak(8)).explanation.holders
         assert holder.chain.startswith(f"{__name__}.KEPT[0].grad_fn (")
         assert holder.held_bytes == 8 * MiB
+
+    def test_what_a_function_of_the_users_keeps_on_its_ctx_is_held_by_who_keeps_the_graph(self):
+        class Doubled(self.torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, value):
+                ctx.doubled = value * 2
+                return ctx.doubled.clone()
+
+            @staticmethod
+            def backward(ctx, gradient):
+                return gradient * 2
+
+        asked = explainer()
+        KEPT.append(Doubled.apply(self.torch.zeros(1024, 1024, requires_grad=True)).sum())
+        (holder,) = asked.explained(leak(8)).explanation.holders
+        assert holder.chain.startswith(f"{__name__}.KEPT[0].grad_fn (")
+        assert holder.held_bytes == 8 * MiB
+
+    def penalised(self):
+        """Return a model whose parameters and gradients keep each other, and its loss."""
+        layers = [self.torch.nn.Linear(1024, 1024, bias=False) for _ in range(2)]
+        loss = self.torch.nn.Sequential(*layers)(self.torch.ones(1, 1024)).pow(2).sum()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of just this cycle
+            loss.backward(create_graph=True)
+        return layers, loss
+
+    def test_a_gradient_with_a_graph_of_its_own_is_named_where_nobody_refers_to_it(self):
+        asked = explainer()
+        parameters = [weakref.ref(layer.weight) for layer in self.penalised()[0]]
+        gc.collect()
+        (holder,) = asked.explained(leak(16)).explanation.holders
+        assert (holder.kind, holder.cause) == ("gradient", "gradient")
+        assert holder.chain == "a gradient that has a graph of its own (create_graph=True)"
+        assert holder.held_bytes >= 8 * MiB
+        for parameter in parameters:
+            parameter().grad = None
+
+    def test_who_keeps_a_model_is_named_also_where_its_gradients_have_graphs(self):
+        asked = explainer()
+        layers, loss = self.penalised()
+        KEPT.extend(layers)
+        del layers, loss
+        holders = asked.explained(leak(16)).explanation.holders
+        assert {holder.chain.partition("[")[0] for holder in holders} == {f"{__name__}.KEPT"}
+        for layer in KEPT:
+            layer.weight.grad = None
 
     def test_a_kept_output_is_told_with_what_its_graph_holds(self):
         asked = explainer()

@@ -274,6 +274,23 @@ def test_what_an_object_holds_that_only_code_in_c_holds_is_named(world):
     ctypes.pythonapi.Py_DecRef(ctypes.py_object(model.module.KEPT[0]()))
 
 
+def test_a_function_that_only_code_in_c_keeps_from_ending_is_named(world):
+    code = """
+    import sys
+    def leak(t): incref(sys._getframe())
+    """
+    kept = []
+
+    def incref(frame):  # as greenlet does
+        kept.append(id(frame))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(frame))
+
+    model = world(code, incref=incref)
+    model.leak()
+    assert model.found() == [("no Python holder", "frame of test_model.leak: t")]
+    ctypes.pythonapi.Py_DecRef(ctypes.cast(kept[0], ctypes.py_object))
+
+
 def test_a_cycle_that_is_not_collected_is_named(world):
     code = """
     class Node: pass

@@ -37,6 +37,9 @@ def choose(sizes, leaked_bytes, older=""):
         ({"a": 4 * MiB, "b": MiB}, 16 * MiB, "a", "b"),
         ({"a": 4 * MiB}, 4 * MiB - 200 * KiB, "", "a"),
         ({"a": 64 * MiB, "b": 16 * MiB, "c": 32 * MiB}, 8 * MiB, "a", "b"),
+        ({"a": 64 * MiB, "b": 16 * MiB, "c": 2 * MiB}, 8 * MiB, "", "bc"),
+        ({"a": 64 * MiB, "b": 8 * MiB}, 8 * MiB, "", "b"),
+        ({"a": 8 * MiB, "b": 16 * MiB}, 8 * MiB, "a", "b"),
     ],
     ids=[
         "the only one",
@@ -54,6 +57,9 @@ def choose(sizes, leaked_bytes, older=""):
         "nothing from there that leaves it unexplained",
         "something small was freed meanwhile",
         "something large was freed meanwhile",
+        "something large was freed meanwhile, and something small is new",
+        "none that is larger where the others suffice",
+        "a larger one before what was there before",
     ],
 )
 def test_what_a_leak_is_made_of(sizes, leaked_bytes, older, chosen):
@@ -78,8 +84,10 @@ def test_of_the_older_those_that_are_the_same_as_before_come_last(told):
     st.lists(st.tuples(st.just("memory"), st.integers(0, 500))),
     st.integers(1, 256 * MiB),
 )
-def test_it_explains_no_more_than_the_leak_but_for_a_single_one(sizes, older, leaked_bytes):
+def test_all_but_one_explain_no_more_than_the_leak(sizes, older, leaked_bytes):
     chosen = choose_suspects(sizes, older, leaked_bytes)
     assert len(set(chosen)) == len(chosen)
-    total = sum(sizes[identity] for identity in chosen)
-    assert len(chosen) == 1 or total <= leaked_bytes + max(leaked_bytes * 0.02, 256 * KiB)
+    parts = sorted((sizes[identity] for identity in chosen), reverse=True)
+    if parts and parts[0] > leaked_bytes:
+        parts = parts[1:]
+    assert sum(parts) <= leaked_bytes + max(leaked_bytes * 0.02, 256 * KiB)

@@ -17,9 +17,11 @@ class Heap:
 
     def __init__(self):
         self.looks = 0
+        self.slack_bytes = None
 
-    def read(self):
+    def read(self, slack_bytes=0):
         self.looks += 1
+        self.slack_bytes = slack_bytes
         yield Reading(device="cpu", source="heap", allocated_bytes=5, reserved_bytes=5)
 
     def reset_peak(self):
@@ -151,6 +153,53 @@ def test_host_memory_is_read_each_time_whatever_the_devices_say():
     gauge.read()
     gauge.read()
     assert heap.looks == 2
+
+
+def test_a_rough_look_lets_the_heap_be_told_as_it_was_and_no_other_does():
+    heap = Heap()
+    gauge = Gauge("host", [], heap)
+    gauge.read(roughly=True)
+    assert 0 < heap.slack_bytes <= 4096
+    gauge.read()
+    assert heap.slack_bytes == 0
+
+
+class Still(Heap):
+    answer = Reading(device="cpu", source="heap", allocated_bytes=5, reserved_bytes=5)
+
+    def read(self, slack_bytes=0):
+        return (self.answer,)
+
+
+def test_a_heap_that_has_not_moved_makes_the_very_same_look():
+    gauge = Gauge("host", [], Still())
+    first = gauge.read()
+    assert first.readings == (Still.answer,)
+    assert gauge.read() is first
+    assert gauge.read(with_heap=False).readings == ()
+    assert gauge.read() == first
+
+
+def test_a_device_that_comes_to_a_still_heap_is_seen_and_the_heap_no_longer():
+    gpu, heap = Answering(reading(device="cpu", source="jax")), Still()
+    gauge = Gauge("auto", [gpu], heap, accelerator_expected=lambda: False)
+    assert sources(gauge.read()) == ["jax", "heap"]
+    assert gauge.reads_host
+    gpu.answer = reading()
+    for _ in range(2):
+        assert gauge.read().readings == (gpu.answer,)
+        assert not gauge.reads_host
+
+
+def test_a_heap_that_cannot_be_read_any_more_is_told(monkeypatch):
+    heap = Still()
+    gauge = Gauge("host", [], heap)
+    gauge.read()
+    gap = Unavailable("heap", "OSError: no heap")
+    monkeypatch.setattr(heap, "answer", gap)
+    assert gauge.read() == Snapshot((), (gap,))
+    monkeypatch.undo()
+    assert gauge.read() == Snapshot((Still.answer,))
 
 
 def test_a_known_probe_is_asked_once_its_framework_is_loaded(monkeypatch):

@@ -230,13 +230,14 @@ def test_what_counts_have_used_up_does_not_keep_a_leak_from_being_explained(no_g
 
 
 def test_many_losses_of_one_pass_stay_cheap_and_nothing_is_kept(no_garbage):
+    before = LookLimit(torch).known()  # another file may have a graph at its module
     trunk = torch.ones(4, requires_grad=True).exp()
     losses = [(trunk * index).sum() for index in range(5_000)]
     (graph,) = graphs_of(losses, seconds=60, most_functions=20_000)
     assert (graph.heads, graph.functions) == (5_000, 10_001)
     del trunk, losses
     gc.collect()
-    assert LookLimit(torch).known() == []
+    assert [one for one in LookLimit(torch).known() if not any(one is other for other in before)] == []
 
 
 def test_the_figures_hold_no_tensor():

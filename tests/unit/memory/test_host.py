@@ -1,8 +1,10 @@
 """The heap, and shared memory beside it."""
 
+import mmap
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 
 import pytest
@@ -37,6 +39,31 @@ def test_it_follows_what_is_allocated_and_freed():
     assert abs(heap_bytes(probe) - before - len(block)) < MiB
     del block
     assert abs(heap_bytes(probe) - before) < MiB
+
+
+def test_a_heap_that_has_moved_by_no_more_than_the_slack_is_the_very_same_reading():
+    probe = HostProbe()
+    (first,) = probe.read()
+    block = bytearray(16 * MiB)
+    (again,) = probe.read(slack_bytes=20 * MiB)
+    assert again is first
+    (less_slack,) = probe.read(slack_bytes=12 * MiB)
+    assert less_slack.allocated_bytes - first.allocated_bytes >= 15 * MiB
+    del block
+    (freed,) = probe.read(slack_bytes=12 * MiB)
+    assert less_slack.allocated_bytes - freed.allocated_bytes >= 15 * MiB
+
+
+def test_small_steps_within_the_slack_add_up():
+    probe = HostProbe()
+    (first,) = probe.read()
+    blocks = []
+    readings = []
+    for _ in range(20):
+        blocks.append(bytearray(MiB))
+        readings += probe.read(slack_bytes=4 * MiB)
+    assert abs(readings[-1].allocated_bytes - first.allocated_bytes - len(blocks) * MiB) < 6 * MiB
+    assert len({id(reading) for reading in readings}) < 8
 
 
 def test_a_system_without_the_figures_says_so(monkeypatch):
@@ -89,6 +116,20 @@ def test_a_batch_in_shared_memory_counts_as_long_as_it_is_mapped():
     assert abs(heap_bytes(probe) - before - 8 * MiB) < MiB
     del batch
     assert abs(heap_bytes(probe) - before) < MiB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_batch_counts_that_comes_when_as_much_of_something_else_goes():
+    """A thread that has ended leaves its stack to be unmapped some time: 8 MiB, as large as a batch may be."""
+    probe = HostProbe()
+    stack = mmap.mmap(-1, 8 * MiB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        file.truncate(8 * MiB)
+        before = heap_bytes(probe)
+        stack.close()
+        batch = mmap.mmap(file.fileno(), 8 * MiB)
+        assert abs(heap_bytes(probe) - before - 8 * MiB) < MiB
+        batch.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

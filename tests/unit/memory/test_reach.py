@@ -1,5 +1,6 @@
 """What belongs to a value: what its data reaches, and nothing of the program around it."""
 
+import asyncio
 import sys
 import time
 import weakref
@@ -8,6 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 numpy = pytest.importorskip("numpy")
+
+import simgpu  # noqa: E402
 
 from pytest_gpuclean.memory.reach import WALK_SECONDS, Walk  # noqa: E402
 from pytest_gpuclean.model.memory import ARRAYS  # noqa: E402
@@ -137,6 +140,40 @@ def test_a_weak_reference_owns_nothing():
     assert reached([weakref.ref(owner), weakref.WeakValueDictionary(a=owner)]) == 0
 
 
+KEYS = Node(), Node()
+BY_KEY = weakref.WeakKeyDictionary()
+
+
+def test_what_is_held_for_as_long_as_a_value_lives_is_the_values():
+    BY_KEY[KEYS[0]] = [zeros(), zeros()]
+    BY_KEY[KEYS[1]] = zeros(3 * MiB)
+    weakref.finalize(KEYS[1], dict, [zeros()], more=zeros()).atexit = False
+    told = weakref.ref(KEYS[1], lambda gone, kept=zeros(): None)
+    proxy = weakref.proxy(KEYS[1], lambda gone: None)
+    assert reached(KEYS[0]) == 2 * MiB
+    assert reached([KEYS[1]]) == 6 * MiB
+    assert reached(told, proxy) == 0
+    del BY_KEY[KEYS[1]]
+    assert reached(KEYS[1]) == 3 * MiB
+
+
+def test_keys_that_compare_and_hash_as_they_like_are_no_obstacle():
+    class Like(Node):
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            if self.counts:
+                raise RuntimeError("compared")
+            return self is other
+
+    keys, kept = [Like(counts=0), Like(counts=0)], weakref.WeakKeyDictionary()
+    kept[keys[0]], kept[keys[1]] = zeros(), zeros(2 * MiB)
+    assert [reached(key) for key in keys] == [MiB, 2 * MiB]
+    keys[0].counts = 1
+    assert reached(keys[0]) == MiB
+
+
 def test_packages_may_be_closed():
     inside = type("Item", (), {"__module__": "runner.python"})()
     inside.weights = zeros()
@@ -220,7 +257,11 @@ def test_a_deep_chain_does_not_exhaust_the_stack():
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    # It makes a queue for each device at the first backward pass of a process: the simulated ones have to be there.
+    if simgpu.unavailable_reason() is None:
+        simgpu.load()
+    return torch
 
 
 def test_a_model_owns_its_weights_buffers_and_gradients(torch):
@@ -278,3 +319,66 @@ def test_a_frame_is_not_walked_through():
     weights = zeros()
     assert reached([sys._getframe()]) == 0
     del weights
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # loop policies, since Python 3.14
+def test_the_loop_that_is_set_belongs_to_the_program_and_not_to_the_policy():
+    """pytest-asyncio gives the policy out as the value of a fixture of the session."""
+    policy = asyncio.DefaultEventLoopPolicy()
+    loop = policy.new_event_loop()
+    policy.set_event_loop(loop)
+    loop.call_later(100, len, zeros())
+    try:
+        assert reached(loop) == MiB
+        assert reached([policy]) == 0
+    finally:
+        loop.close()
+
+
+GLOBAL = [zeros()]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["a generator", "an async generator"])
+def test_the_variables_of_a_suspended_function_are_its_own(is_async):
+    def rows():
+        weights = zeros()
+        yield weights.shape
+
+    async def async_rows():
+        weights = zeros()
+        yield weights.shape, GLOBAL
+
+    async def suspended():
+        found = async_rows()
+        await found.__anext__()
+        return reached(found)
+
+    if is_async:
+        assert asyncio.run(suspended()) == MiB
+        return
+    found = rows()
+    next(found)
+    assert reached(found) == MiB
+    found.close()
+    assert reached(found) == 0
+
+
+def test_the_loop_that_is_to_close_an_async_generator_is_not_its_own():
+    async def numbers():
+        yield 1
+
+    async def waits():
+        weights = zeros()
+        await asyncio.sleep(60)
+        return weights
+
+    async def suspended():
+        task = asyncio.ensure_future(waits())
+        await asyncio.sleep(0)
+        found = numbers()
+        await found.__anext__()
+        size_bytes = reached(found)
+        task.cancel()
+        return size_bytes
+
+    assert asyncio.run(suspended()) == 0
