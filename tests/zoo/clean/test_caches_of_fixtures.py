@@ -13,6 +13,7 @@ import pytest
 import torch
 
 WEAK = weakref.WeakValueDictionary()
+BY_MODEL = weakref.WeakKeyDictionary()
 
 
 def make(device):
@@ -234,6 +235,19 @@ def test_keeps_what_lives_as_long_as_something_else(observers, pool, device):
 
 
 @pytest.fixture(scope="module")
+def encoder():
+    return torch.nn.Linear(8, 8)
+
+
+def test_keeps_what_lives_as_long_as_a_fixture(encoder, device):
+    BY_MODEL[encoder] = make(device)
+
+
+def test_sees_to_the_end_of_what_a_fixture_made(encoder, device):
+    weakref.finalize(encoder, list, [make(device)]).atexit = False
+
+
+@pytest.fixture(scope="module")
 def buffers(device):
     return [make(device) for _ in range(2)]
 
@@ -261,3 +275,14 @@ def test_resizes_what_a_fixture_made(preallocated):
 
 def test_swaps_the_data_of_what_a_fixture_made(preallocated, device):
     preallocated["buffer"].data = torch.ones(2048, 1024, device=device)
+
+
+@pytest.fixture(scope="module")
+def engine(device):
+    engine = KVCache(device)
+    yield weakref.proxy(engine)
+
+
+@pytest.mark.parametrize("step", range(2))
+def test_fills_what_it_knows_by_a_proxy(engine, step):
+    engine.append(1024)

@@ -37,6 +37,37 @@ def test_keeps_its_optimizer_on_it():
     MODEL.optimizer = train(MODEL)  # noqa: F821
 
 
+class OwnedByTheBase(unittest.TestCase):
+    __test__ = False
+    model = None
+
+    @classmethod
+    def setUpClass(cls):
+        OwnedByTheBase.model = make_model()
+
+    @classmethod
+    def tearDownClass(cls):
+        OwnedByTheBase.model = None
+
+
+class BaseOfOthersTest(OwnedByTheBase):
+    __test__ = True
+
+    def test_makes_another_for_the_base(self):
+        OwnedByTheBase.another = make_model()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        OwnedByTheBase.another = None
+
+    def test_trains(self):
+        self.model.optimizer = train(self.model)
+
+    def test_trains_again(self):
+        self.model.optimizer = train(self.model)
+
+
 class SharedModelTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -58,6 +89,44 @@ class SharedModelTest(unittest.TestCase):
 
     def test_trains_again(self):
         self.model.optimizer = train(self.model)
+
+
+class LazyModelTest(unittest.TestCase):
+    model = None
+
+    @classmethod
+    def get_model(cls):
+        if cls.model is None:
+            cls.model = make_model()
+        return cls.model
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.model = None
+
+    def test_is_the_first_to_ask_for_it(self):
+        self.assertEqual(self.get_model()(torch.ones(8, 2048, device=DEVICE)).shape, (8, 1024))
+
+    def test_trains_it(self):
+        train(self.get_model())
+
+    def test_asks_for_it_and_fails(self):
+        self.assertIsNotNone(self.get_model())
+        self.fail("whatever it is")
+
+
+class LazyModelWithCleanupTest(unittest.TestCase):
+    model = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(setattr, cls, "model", None)
+
+    def test_is_the_first_to_ask_for_it(self):
+        type(self).model = make_model()
+
+    def test_uses_it(self):
+        self.assertIsNot(self.model, 0)
 
 
 class OwnModelTest(unittest.TestCase):
@@ -116,6 +185,19 @@ class TestSetupClass:
 
     def test_keeps_its_optimizer(self):
         type(self).model.optimizer = train(self.model)
+
+
+class TestLazyModel:
+    @classmethod
+    def teardown_class(cls):
+        del cls.model
+
+    @pytest.mark.parametrize("step", range(3))
+    def test_asks_for_it(self, step):
+        cls = type(self)
+        if not hasattr(cls, "model"):
+            cls.model = make_model()
+        train(cls.model)
 
 
 class TestInstances:

@@ -59,7 +59,7 @@ def test_keeps_a_coroutine_that_is_not_done(device):
 
 
 def test_starts_a_thread_that_does_not_end(device):
-    thread = threading.Thread(target=lambda batch: threading.Event().wait(100), args=(make(device),), daemon=True)
+    thread = threading.Thread(target=lambda batch: threading.Event().wait(), args=(make(device),), daemon=True)
     thread.start()
 
 

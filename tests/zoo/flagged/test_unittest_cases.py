@@ -1,5 +1,6 @@
 """Tests of unittest.TestCase are judged like any other."""
 
+import os
 import unittest
 
 import pytest
@@ -9,14 +10,21 @@ FLAGGED = {
     "TrainerTest::test_fills_a_cache": "leaked 16.0 MiB on ",
     "TrainerTest::test_fills_a_cache_and_fails": "leaked 16.0 MiB on ",
     "AsyncTrainerTest::test_fills_a_cache": "leaked 16.0 MiB on ",
+    "LazyTest::test_asks_for_it": "leaked 16.0 MiB on ",
+    "LazyTearingDownTest::test_asks_for_it": (
+        "fixture '_unittest_setUpClass_fixture_LazyTearingDownTest' (class scope) leaked 16.0 MiB on "
+    ),
 }
 HELD = {
     "AsyncTrainerTest::test_fills_a_cache": "test_unittest_cases.CACHE[N]",
+    "LazyTest::test_asks_for_it": "test_unittest_cases.LazyTest.model",
+    "LazyTearingDownTest::test_asks_for_it": "test_unittest_cases.LazyTearingDownTest.model",
     "TrainerTest::test_fills_a_cache": "test_unittest_cases.CACHE[N]",
     "TrainerTest::test_fills_a_cache_and_fails": "test_unittest_cases.CACHE[N]",
 }
 FLAGGED_SOMEWHERE = {"(class scope) leaked 8.0 MiB on "}
 
+DEVICE = "cpu" if os.environ.get("GPUCLEAN_ZOO_DEVICE", "cpu") == "cpu" else "simgpu:0"
 CACHE = []
 
 
@@ -56,13 +64,28 @@ class AsyncTrainerTest(unittest.IsolatedAsyncioTestCase):
 class SharedTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        import os
-
-        device = "cpu" if os.environ.get("GPUCLEAN_ZOO_DEVICE", "cpu") == "cpu" else "simgpu:0"
-        CACHE.append(torch.ones(2048, 1024, device=device))
+        CACHE.append(torch.ones(2048, 1024, device=DEVICE))
 
     def test_something(self):
         self.assertTrue(CACHE)
 
     def test_something_else(self):
         self.assertTrue(CACHE)
+
+
+class LazyTest(unittest.TestCase):
+    """Nobody ends what its test sets on it."""
+
+    def test_asks_for_it(self):
+        type(self).model = torch.ones(2048, 2048, device=DEVICE)
+
+
+class LazyTearingDownTest(unittest.TestCase):
+    """What it tears down is something else."""
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.settings = {}
+
+    def test_asks_for_it(self):
+        type(self).model = torch.ones(2048, 2048, device=DEVICE)
