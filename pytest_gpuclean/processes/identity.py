@@ -222,9 +222,13 @@ def has_pidfd() -> bool:
     return True
 
 
-def ticks_now() -> int:
-    """Read the clock by which the starts of processes are counted: psutil's where there is no /proc."""
+def ticks_now(*, seconds_ago: float = 0.0) -> int:
+    """Read the clock by which the starts of processes are counted: psutil's where there is no /proc.
+
+    Args:
+        seconds_ago: what it showed so long before.
+    """
     try:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 10**9
+        return int((time.clock_gettime(time.CLOCK_BOOTTIME) - seconds_ago) * os.sysconf("SC_CLK_TCK"))
     except (AttributeError, OSError, ValueError):
-        return round(time.time() * 100)
+        return round((time.time() - seconds_ago) * 100)

@@ -14,7 +14,7 @@ from pytest_gpuclean.processes.discovery import Discovery, OwnedProcess, has_chi
 from pytest_gpuclean.processes.ending import Ending
 from pytest_gpuclean.processes.families import families_with
 from pytest_gpuclean.processes.families.interface import Family
-from pytest_gpuclean.processes.identity import ProcessKey
+from pytest_gpuclean.processes.identity import ProcessKey, ticks_now
 from pytest_gpuclean.processes.ledger import Ledger
 from pytest_gpuclean.processes.live_objects import LiveObject, live_objects, may_be_pools
 from pytest_gpuclean.processes.ownership import Run
@@ -27,6 +27,9 @@ _MOMENT_SECONDS = (0.5, 0.1)
 """How long a process may take to go by itself: at first, and at least where waiting has never helped."""
 _BLINK_SECONDS = 0.02
 """So long before anything is collected for its sake."""
+_ENTRY_SECONDS = 0.05
+"""How long after its start a worker stands in its pool."""
+_ENTRY_ROUNDS = 4
 
 Mode = Literal["kill", "fail", "report"]
 GpuBytesOf = Callable[[Collection[int]], Mapping[int, int | None]]
@@ -153,8 +156,7 @@ class ProcessWatch:
             release()
             due = self._wait_a_moment(due)
         if due:  # some may have come meanwhile: a pool renews its workers
-            self._hand_to_holders(due, held_by)
-            due = self._blame.due(due)
+            due, _ = self._sort_out_newest(due, held_by)  # these are decided about when the next test ends
         told = self._end(due) if due else []
         self._blame.end_test()
         return told
@@ -167,7 +169,8 @@ class ProcessWatch:
         self.look()
         due = self._without_left_alone(self._blame.due(self._look_everywhere()))
         due = self._wait_a_moment(due) if due else []
-        return self._end(due) if due else []
+        due, newest = self._sort_out_newest(due) if due else ([], [])
+        return self._end(due + newest) if due or newest else []
 
     def take_problems(self) -> list[str]:
         """Hand over what went wrong since this was asked last."""
@@ -264,12 +267,37 @@ class ProcessWatch:
                     spares.add(process.pid)
         return self._blame.due(due)
 
-    def _hand_to_holders(self, due: Collection[OwnedProcess], held_by: HeldBy) -> None:
+    def _sort_out_newest(
+        self, due: list[OwnedProcess], held_by: HeldBy | None = None
+    ) -> tuple[list[OwnedProcess], list[OwnedProcess]]:
+        """Hand to its holder also the worker that a pool's thread has only just started, and not yet entered.
+
+        Returns:
+            What is to end; and apart from it what is too new to tell, where one worker follows another.
+        """
+        newest: list[OwnedProcess] = []
+        for _ in range(_ENTRY_ROUNDS):
+            self._hand_to_holders(due, held_by)
+            asked = {process.key for process in due}
+            due = self._blame.due(self._look_again(due))  # without what has ended while it was asked for
+            newest = [process for process in due if self._is_newest(process, asked)]
+            if not newest or not may_be_pools():
+                return due, []
+            self._wait_for_ends(newest, _ENTRY_SECONDS)
+        return [process for process in due if process not in newest], newest
+
+    def _is_newest(self, process: OwnedProcess, asked: Collection[ProcessKey]) -> bool:
+        """Tell whether a thread of the run may have started it just now: no test is at work any more."""
+        if process.parent_pid != self.run.pid or self._discovery.is_adopted(process.key):
+            return False
+        return process.key not in asked or process.key.start_ticks >= ticks_now(seconds_ago=_ENTRY_SECONDS)
+
+    def _hand_to_holders(self, due: Collection[OwnedProcess], held_by: HeldBy | None) -> None:
         """Book to a live fixture what its value holds, and let go on what a pool has that is older than its starter."""
         if not self._blame.fixtures and not may_be_pools():
             return
         objects = live_objects({process.pid for process in due})
-        if self._blame.fixtures:
+        if self._blame.fixtures and held_by is not None:
             self._hand_to_fixtures(objects, due, held_by)
         self._leave_to_older_pools(objects, due)
 

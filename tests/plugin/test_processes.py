@@ -320,6 +320,79 @@ def test_the_workers_of_an_older_pool_go_on(world):
     assert not any(map(world.is_alive, ("first", "second", "own", "fixture")))
 
 
+def test_a_worker_that_an_older_pool_renews_after_the_last_test_goes_on(world):
+    world.conftest("""
+        import os
+        import time
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+        from pathlib import Path
+        import pytest
+
+        AT_IMPORT = ProcessPoolExecutor(1, mp_context=get_context("fork"))
+        RENEWS = get_context("fork").Pool(1, maxtasksperchild=1)
+
+        @pytest.fixture(scope="module")
+        def server():
+            yield
+            before = RENEWS.apply(os.getpid)
+            Path("before").write_text(str(before))
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            before = int(Path("before").read_text())
+            while not RENEWS._pool or RENEWS._pool[0].pid == before:  # its thread looks ten times a second
+                time.sleep(0.01)
+            AT_IMPORT.submit(os.getpid).result()
+    """)
+    world.begin("""
+        def test_first(server):
+            pass
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=1)
+    assert "STOPPED" not in result.stdout.str()
+
+
+def test_a_worker_that_an_older_pool_is_just_about_to_enter_goes_on(world):
+    world.begin("""
+        import threading
+        from multiprocessing.pool import Pool
+
+        class Slow(list):
+            def append(self, worker):
+                time.sleep(0.005)
+                super().append(worker)
+
+        class SlowPool(Pool):
+            def _repopulate_pool(self):
+                if type(self._pool) is list:
+                    self._pool = Slow(self._pool)
+                super()._repopulate_pool()
+
+        RENEWS = SlowPool(1, maxtasksperchild=1, context=multiprocessing.get_context("fork"))
+        OVER = threading.Event()
+
+        def go_on():
+            while not OVER.is_set():
+                RENEWS.apply(time.sleep, [0.02])
+
+        THREAD = threading.Thread(target=go_on)
+        THREAD.start()
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_leaves_one(number):
+            sleep(f"sleeper-{number}")
+        def test_last():
+            OVER.set()
+            THREAD.join()
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=7, errors=6)
+    assert section(result).count("STOPPED") == 6
+    assert "forked" not in section(result)
+
+
 def test_what_a_forkserver_starts_is_whose_it_was_started_for(world):
     world.begin("""
         CONTEXT = multiprocessing.get_context("forkserver")
