@@ -135,7 +135,9 @@ def _stop(owner: DeadRun, settle_seconds: float) -> list[LeftProcess]:
         families=owner.others,
         run_ends=True,
     )
-    told = [left for left in stopped if not (left.ended_by == "itself" and left.pid in had_ended)]
+    # What was on its way out when its run died is nobody's news.
+    gone = {left.pid for left in stopped if left.ended_by == "itself" and (left.is_spared or left.pid in had_ended)}
+    told = [left for left in stopped if left.pid not in gone]
     return [*without_ended_trackers(owner.procfs, told), *_doubted(owner)]
 
 

@@ -93,7 +93,8 @@ class _Stopping:
         self._spared: dict[ProcessKey, str] = {}
         """Left alone together with what is below it, and why."""
         self._around = Around()
-        self._unpinned: dict[ProcessKey, LeftProcess] = {}
+        self._unpinned: dict[ProcessKey, tuple[OwnedProcess, str]] = {}
+        """Could not be pinned or proved until now, and why."""
         self._asked: frozenset[ProcessKey] = frozenset()
         self._vanished: list[OwnedProcess] = []
         """Of those that were asked for, the ones that were gone before they could be pinned."""
@@ -124,7 +125,10 @@ class _Stopping:
             if target.gone_at is not None:
                 self._reap(target)
         clear_up(self._procfs, self._targets.values())
-        others = {**self._others, **{key: left for key, left in self._unpinned.items() if key in self._asked}}
+        for process, reason in self._unpinned.values():
+            is_gone = self._is_gone(process)
+            self._pass_over(process, "" if is_gone else reason, ended_by="itself" if is_gone else "")
+        others = self._others
         told = [replace(left, started_by=started_by(key)) for key, left in others.items() if left is not None]
         strays = 0  # a chain may have hopped a thousand times
         for key, target in self._targets.items():
@@ -182,7 +186,7 @@ class _Stopping:
         pinned = pin(self._procfs, process.pid)
         if isinstance(pinned, NoPin):
             # Found anew in the next round: descriptors that have run out are free once others have ended.
-            self._unpinned[process.key] = _untouched(process, pinned.reason)
+            self._unpinned[process.key] = (process, pinned.reason)
             return
         self._unpinned.pop(process.key, None)
         if pinned is None:
@@ -213,7 +217,7 @@ class _Stopping:
             return None
         if proof is None:
             # Tried again in the next round: its line of parents may just have been changing.
-            self._unpinned[process.key] = _untouched(process, _UNPROVED)
+            self._unpinned[process.key] = (process, _UNPROVED)
             return None
         is_stray = is_new and self._parent_of(process) is None
         family = recognize(self._families, command)
@@ -356,6 +360,10 @@ class _Stopping:
         for pid, ports in found.items():
             by_pid[pid].ports = tuple(port for port in ports if port not in own)
             by_pid[pid].shares_ports = self._procfs.net_namespace(pid) == here
+
+    def _is_gone(self, process: OwnedProcess) -> bool:
+        stat = self._procfs.stat(process.pid)
+        return stat is None or stat.start_ticks != process.key.start_ticks or self._procfs.is_ending(process.pid)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._begin

@@ -328,6 +328,26 @@ def test_a_process_of_which_the_proof_is_gone_is_told_and_left():
 
 
 @alone
+def test_a_process_that_ends_while_it_is_proved_has_gone_by_itself():
+    """While it ends, its environment is gone, and its number is not."""
+    ours = World()
+    child = sleeper()
+    survey, asked = ours.discovery.survey, []
+
+    def survey_after_its_end(beyond=()):
+        if asked and child.poll() is None:
+            child.kill()
+            child.wait()
+        return survey(beyond)
+
+    ours.discovery.prove = asked.append
+    ours.discovery.survey = survey_after_its_end
+    (left,) = ours.stop(child.pid).values()
+    assert asked
+    assert (left.ended_by, left.reason) == ("itself", "")
+
+
+@alone
 def test_nothing_is_stopped_by_a_fork_of_the_run():
     world = World()
     child = sleeper()
