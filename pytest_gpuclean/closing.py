@@ -12,7 +12,7 @@ from pytest_gpuclean.ends import leaks_of_processes
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.judging import Judge
 from pytest_gpuclean.ladder import Kept
-from pytest_gpuclean.memory.gauge import held
+from pytest_gpuclean.memory.gauge import held, never_used
 from pytest_gpuclean.memory.interface import first_line
 from pytest_gpuclean.model.cleanup import Level
 from pytest_gpuclean.model.leaks import Leak
@@ -129,6 +129,7 @@ class Closing:
             allocated=has_allocated(window.begin, snapshot)
             or len(snapshot.unavailable) > len(window.begin.unavailable),
             boundary=ending.module or ending.session,
+            unused=never_used(snapshot),
             lost=self._gauge.lost_reason,
         )
         done = self._cleaning.run(occasion, window.latest, first)

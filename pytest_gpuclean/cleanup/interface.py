@@ -21,6 +21,8 @@ class Occasion:
     """Whether a module or the session ends here, or somebody asked by hand: the time for what is dear."""
     suspected: bool = False
     """Whether a leak is still suspected after the cheaper steps."""
+    unused: frozenset[str] = frozenset()
+    """Devices on which torch has never allocated by the latest reading, such as `cuda:3`; others may be unused too."""
     lost: str = ""
     """Which device answers no more, and why; empty where all are well. Steps that call a driver are skipped then."""
 

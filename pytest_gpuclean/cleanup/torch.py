@@ -132,6 +132,9 @@ class SynchronizeCleaner:
             return Skip("no device in use")
         # Never without an index: that asks for the current device, which initialises one.
         others = set(range(torch.accelerator.device_count())) - self._used
+        if occasion.unused and others:
+            device = torch.accelerator.current_accelerator()
+            others = {index for index in others if f"{device}:{index}" not in occasion.unused}
         self._used |= {index for index in others if _is_used(torch, index)}  # and what was used once stays so
         for index in sorted(self._used):
             torch.accelerator.synchronize(index)

@@ -157,6 +157,11 @@ def ever_allocated(snapshot: Snapshot) -> Bytes:
     return {r.account: r.total_bytes for r in snapshot.readings if r.total_bytes is not None}
 
 
+def never_used(snapshot: Snapshot) -> frozenset[str]:
+    """The devices that torch knows, and on which it has never allocated anything."""
+    return frozenset(r.device for r in snapshot.readings if r.source == "torch" and r.total_bytes == 0)
+
+
 def rounds(snapshot: Snapshot) -> bool:
     """Whether some torch allocator tells only rounded figures."""
     return any(r.source == "torch" and r.requested_bytes is None for r in snapshot.readings)

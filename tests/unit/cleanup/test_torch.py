@@ -47,7 +47,13 @@ def accelerator(calls, devices=2, with_memory=True):
         empty_host_cache=calls.to("empty_host_cache"),
     )
     more = {"memory": memory} if with_memory else {}
-    return fake_module("torch.accelerator", device_count=lambda: devices, synchronize=calls.to("synchronize"), **more)
+    return fake_module(
+        "torch.accelerator",
+        device_count=lambda: devices,
+        current_accelerator=lambda: "cuda",  # a torch.device without index reads like that
+        synchronize=calls.to("synchronize"),
+        **more,
+    )
 
 
 def mps():
@@ -175,6 +181,19 @@ def test_a_device_that_was_never_used_is_not_waited_for(monkeypatch, calls):
     install(monkeypatch, accelerator=accelerator(calls, devices=3), _C=module)
     assert SynchronizeCleaner().clean(QUICK) == "2 devices"
     assert calls == [("synchronize", 0), ("synchronize", 2)]
+
+
+def test_a_device_of_which_a_reading_tells_that_it_was_never_used_is_not_even_asked(monkeypatch, calls):
+    """Its statistics cost 13 µs, and a machine may have seven of them."""
+    module = private(calls)
+    asked = []
+    module._accelerator_getDeviceStats = lambda index: (
+        asked.append(index) or {"allocated_bytes": {"all": {"allocated": 1}}}
+    )
+    install(monkeypatch, accelerator=accelerator(calls, devices=4), _C=module)
+    occasion = Occasion(level="quick", boundary=False, unused=frozenset({"cuda:1", "cuda:3", "xpu:0"}))
+    assert SynchronizeCleaner().clean(occasion) == "2 devices"
+    assert asked == [0, 2]
 
 
 def test_what_cuda_libraries_keep_is_cleared(monkeypatch, calls):
