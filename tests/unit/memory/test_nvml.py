@@ -249,7 +249,7 @@ def test_somebody_else_may_shut_it_down():
 @pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetUUID"])
 def test_a_driver_that_hangs_is_given_up_once_and_by_name(call):
     module = two_cards()
-    module.delays[call] = 3  # far from the limit: a busy machine delays the calls that do answer, too
+    module.delays[call] = 20  # far from the limit: a busy machine delays the calls that do answer, too
     nvml = nvml_of(module, limit_seconds=0.4)
     begin = time.monotonic()
     found = nvml.devices()
@@ -259,21 +259,21 @@ def test_a_driver_that_hangs_is_given_up_once_and_by_name(call):
         "nvml", f"the driver did not answer {call} within 400 ms, and is not asked again in this run"
     )
     assert all(answer is found for answer in again)
-    assert 0.4 <= first_seconds <= time.monotonic() - begin < 2.5
+    assert 0.4 <= first_seconds <= time.monotonic() - begin < 10
 
 
 def test_many_threads_wait_for_a_driver_that_hangs_no_longer_than_one():
     module = two_cards()
-    module.delays["nvmlDeviceGetCount"] = 1.0
-    nvml = nvml_of(module, limit_seconds=0.2)
+    module.delays["nvmlDeviceGetCount"] = 20
+    nvml = nvml_of(module, limit_seconds=0.4)
     found = []
-    threads = [threading.Thread(target=lambda: found.append(nvml.devices())) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(nvml.devices())) for _ in range(16)]
     begin = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - begin < 0.8
+    assert time.monotonic() - begin < 3
     assert {answer.reason for answer in found} == {nvml.given_up.reason}
 
 
