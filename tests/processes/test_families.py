@@ -46,7 +46,12 @@ def test_tensorboard_by_script_is_stopped_with_its_data_server():
     process, info = tensorboard("script")
     port = json.loads(info.read_text())["port"]
     below = [found.pid for found in world.discovery.below()]
-    told = world.stop()
+    from pytest_gpuclean.processes.families.tensorboard import TensorBoard
+
+    class Patient(TensorBoard):
+        grace_seconds = 20.0  # with TensorFlow, on a starved machine
+
+    told = world.stop(seconds=60, families=(Patient(),))
     left = told[process.pid]
     assert (left.name, left.ended_by, port in left.ports) == ("TensorBoard", "SIGINT", True)
     assert {told[pid].name for pid in below} == {"TensorBoard"}
