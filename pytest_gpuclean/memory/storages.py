@@ -131,9 +131,9 @@ class StorageReaders:
     """Whether device blocks count as the allocator rounds them: where it does not say what was requested."""
 
     def _of_numpy(self, array: Any) -> Storage | None:
-        owner = array
+        owner = whole_array = array
         while self.reader_of(type(owner)) == self._of_numpy and owner.base is not None:
-            owner = owner.base
+            whole_array, owner = owner, owner.base
         if type(owner) is memoryview:
             owner = owner.obj
         if isinstance(owner, mmap.mmap):  # a mapped file
@@ -142,12 +142,18 @@ class StorageReaders:
         if reader is None:
             # Memory of bytes, an array.array, a TensorFlow tensor: the last is in TensorFlow's own figure.
             foreign = type(owner).__module__.startswith("tensorflow")
+            if type(owner).__name__ == "PyCapsule":  # DLPack: the memory of another framework's array, by its address
+                return Storage(ARRAYS, ("memory", _address(whole_array)), whole_array.nbytes)
             return None if foreign else Storage(ARRAYS, ("object", id(owner)), array.nbytes)
         if reader != self._of_numpy:
             return reader(owner)
         if owner.nbytes == 0:
             return None
-        return Storage(ARRAYS, ("memory", owner.__array_interface__["data"][0]), owner.nbytes)
+        return Storage(ARRAYS, ("memory", _address(owner)), owner.nbytes)
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def elements_of(array: Any) -> list[Any]:
@@ -183,15 +189,24 @@ def _of_jax(array: Any) -> Storage | None:
 
 
 def _of_tensorflow(tensor: Any) -> Storage | None:
-    """A tensor or a variable; the handle of a variable is a tensor of no size, which tells them apart."""
+    """A tensor or a variable, or the handle of a variable: that alone keeps the value, also without the variable."""
     try:
         device_type, _, index = tensor.device.rpartition("/device:")[2].partition(":")
-        size = tensor.shape.num_elements() * tensor.dtype.size
+        handle = getattr(tensor, "handle", tensor)
+        is_handle = handle is tensor and tensor.dtype.name == "resource"
+        size = _bytes_behind(tensor) if is_handle else tensor.shape.num_elements() * tensor.dtype.size
         name = device_name(device_type, index)
-        identity = id(getattr(tensor, "handle", tensor))
-        return Storage(Account(name, "tensorflow"), (f"tensorflow {name}", identity), size)
-    except Exception:
+        return Storage(Account(name, "tensorflow"), (f"tensorflow {name}", id(handle)), size)
+    except Exception:  # no value of one known size: a table, an iterator, a variable of unknown shape
         return None
+
+
+def _bytes_behind(handle: Any) -> int:
+    """The size of a variable's value, by what its handle says of shape and type: private, and there since 2.0."""
+    (value,) = handle._handle_data.shape_and_type
+    dtypes: Any = loaded("tensorflow.python.framework.dtypes")
+    shapes: Any = loaded("tensorflow.python.framework.tensor_shape")
+    return int(shapes.TensorShape(value.shape).num_elements() * dtypes.as_dtype(value.dtype).size)
 
 
 def _of_cupy(array: Any) -> Storage | None:

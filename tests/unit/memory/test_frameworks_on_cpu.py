@@ -85,3 +85,54 @@ def test_a_jax_array_that_was_deleted_holds_nothing():
         print(with_it - sum(host_storages().values()))
     """)
     assert lines == [str(4 * 1024 * 1024)]
+
+
+@needs_tensorflow
+def test_the_handle_of_a_variable_holds_its_value_with_the_variable_and_without_it():
+    lines = output_of("""
+        import gc
+        import tensorflow as tf
+        from pytest_gpuclean.memory.storages import StorageReaders
+
+        readers = StorageReaders()
+        def storage(value):
+            return readers.reader_of(type(value))(value)
+
+        class Lazy(tf.Module):
+            made = None
+            @tf.function
+            def __call__(self):
+                if self.made is None:
+                    self.made = tf.Variable(tf.zeros((3, 5), tf.float64))
+                return self.made + 1.0
+
+        lazy = Lazy()
+        lazy()
+        for variable in (tf.Variable(tf.zeros((7, 2), tf.int16)), lazy.made):
+            handle = variable.handle
+            print(storage(variable) == storage(handle), storage(handle).size_bytes)
+        del variable, lazy
+        gc.collect()
+        print(storage(handle).size_bytes)
+        table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+        print(storage(table.resource_handle), storage(tf.Variable(1.0, shape=tf.TensorShape(None)).handle))
+    """)
+    assert lines == ["True 28", "True 120", "120", "None None"]
+
+
+@needs_jax
+def test_an_array_that_was_exchanged_by_dlpack_is_counted_once():
+    lines = output_of("""
+        import jax.numpy, numpy
+        from pytest_gpuclean.memory.census import host_storages
+
+        numpy.zeros(4), sum(host_storages().values())
+        whole = jax.numpy.ones(1 << 20, "uint8")
+        before = sum(host_storages().values())
+        seen = numpy.from_dlpack(whole)
+        part = seen[1000:2000]
+        print(sum(host_storages().values()) - before)
+        del whole, seen
+        print(sum(host_storages().values()) - before)
+    """)
+    assert lines == ["0", "0"]

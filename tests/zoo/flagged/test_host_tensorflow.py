@@ -51,6 +51,24 @@ def test_adds_a_variable_to_a_fixture(tf, variables):
     variables["momentum"] = tf.Variable(tf.zeros((2048, 1024)))
 
 
+@pytest.fixture(scope="module")
+def lazy(tf):
+    class Lazy(tf.Module):
+        weights = None
+
+        @tf.function
+        def __call__(self, x):
+            if self.weights is None:
+                self.weights = tf.Variable(tf.ones((2048, 1024)))
+            return tf.reduce_sum(self.weights) * x
+
+    return Lazy()
+
+
+def test_brings_a_late_weight_of_a_fixture_to_life(tf, lazy):
+    assert float(lazy(tf.constant(1.0))) == 2048 * 1024
+
+
 def test_fails_with_a_tensor(tf):
     batch = tf.ones((2048, 2048)) * 3.0
     assert float(tf.reduce_max(batch)) == 0
