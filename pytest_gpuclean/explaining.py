@@ -26,6 +26,8 @@ from pytest_gpuclean.model.memory import ARRAYS, Account
 from pytest_gpuclean.units import format_size
 
 Identity = tuple[str, int]
+Ids = dict[Identity, set[int]]
+"""By storage: the `id` of each object that stands on it."""
 
 SEARCH_SECONDS = 1.0
 _MOST_VALUES = 4
@@ -70,11 +72,13 @@ class Explainer:
         self._residue = Residue()
         self.is_on = True
         """Whether leaks are looked up at all now."""
-        self._older: dict[Account, dict[Identity, set[int]]] = {}
+        self._older: dict[Account, Ids] = {}
         """What was there before the first test, and what has been told since: the `id` of what stands on each storage.
 
         Numbers, no objects. An address that was given to something new mostly has another object on it.
         """
+        self._seen: dict[Account, tuple[str, Ids]] = {}
+        """Whose leak was looked up last, and what was there then, told or not: in the same form."""
         self._least_told: dict[Account, int] = {}
         """The size of the smallest storage that has been told."""
         self._prunings_left = limit
@@ -141,24 +145,26 @@ class Explainer:
             freed_bytes = -min((size for a, size in changes.items() if a.device == account.device), default=0)
             if freed_bytes >= least_bytes and self._prunings_left and self._left:
                 self._prunings_left -= 1
-                self._older[account] = self._still_there(account, blocks_on(account))
-
-    def _still_there(self, account: Account, blocks: Mapping[Identity, Block]) -> dict[Identity, set[int]]:
-        return {
-            identity: ids
-            for identity, ids in self._older.get(account, {}).items()
-            # What a graph has saved may have had no object of its own.
-            if identity in blocks and not (ids and ids.isdisjoint(blocks[identity].ids))
-        }
+                self._older[account] = _still_there(self._older.get(account, {}), blocks_on(account))
 
     def _take(self, leak: Leak, blocks: Mapping[Identity, Block], older: Collection[Identity]) -> list[Block]:
         account = Account(leak.device, leak.source)
-        known = self._still_there(account, blocks)
-        chosen = self._chosen(blocks, leak, {*known, *older}, known.keys())
+        known = _still_there(self._older.get(account, {}), blocks)
+        seen = self._seen_by_another(leak, blocks)
+        chosen = self._chosen(blocks, leak, {*known, *seen, *older}, {*known, *seen})
         self._older[account] = known | {block.identity: block.ids for block in chosen}
+        self._seen[account] = leak.name, {block.identity: block.ids for block in blocks.values()}
         sizes = [block.size_bytes for block in chosen]
         self._least_told[account] = min([*sizes, self._least_told.get(account, sys.maxsize)])
         return chosen
+
+    def _seen_by_another(self, leak: Leak, blocks: Mapping[Identity, Block]) -> Ids:
+        """Give what was there at the end of an earlier test: what another one leaks came after it.
+
+        What a fixture, a module or the run leaks may have been there for long.
+        """
+        name, seen = self._seen.get(Account(leak.device, leak.source), (leak.name, {}))
+        return _still_there(seen, blocks) if leak.kind == "test" and name != leak.name else {}
 
     def _explain(self, leak: Leak, older: Collection[Identity]) -> Explanation:
         blocks = blocks_on(Account(leak.device, leak.source))
@@ -205,6 +211,15 @@ class Explainer:
 
     def _site_of(self, identity: Identity, value: Any) -> str:
         return self._sites.site_of(identity, value) if self._sites is not None else ""
+
+
+def _still_there(ids: Ids, blocks: Mapping[Identity, Block]) -> Ids:
+    return {
+        identity: objects
+        for identity, objects in ids.items()
+        # What a graph has saved may have had no object of its own.
+        if identity in blocks and not (objects and objects.isdisjoint(blocks[identity].ids))
+    }
 
 
 def _with_graphs(holders: tuple[Holder, ...], blocks: Sequence[Block], leaked_bytes: int) -> tuple[Holder, ...]:

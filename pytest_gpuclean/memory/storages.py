@@ -203,7 +203,8 @@ def _of_tensorflow(tensor: Any) -> Storage | None:
 
 def _bytes_behind(handle: Any) -> int:
     """The size of a variable's value, by what its handle says of shape and type: private, and there since 2.0."""
-    (value,) = handle._handle_data.shape_and_type
+    data: Any = getattr(handle, "_handle_data", None)
+    (value,) = data.shape_and_type
     dtypes: Any = loaded("tensorflow.python.framework.dtypes")
     shapes: Any = loaded("tensorflow.python.framework.tensor_shape")
     return int(shapes.TensorShape(value.shape).num_elements() * dtypes.as_dtype(value.dtype).size)

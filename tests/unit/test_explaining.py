@@ -71,6 +71,24 @@ def test_what_has_been_told_is_no_part_of_the_next():
     assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[1]"]
 
 
+def test_what_was_there_when_an_earlier_test_was_looked_into_is_no_part_of_the_next():
+    asked = explainer()
+    KEPT.append(zeros(4))  # was not told: as much was freed in its test
+    KEPT.append(zeros(6))
+    assert shapes(asked.explained(leak(6))) == [(1, (6, MiB))]
+    KEPT.append([zeros(2), zeros(2)])
+    assert shapes(asked.explained(leak(4, name="test_y"))) == [(2, (2, MiB))]
+
+
+def test_what_a_fixture_leaks_may_have_been_there_when_an_earlier_test_was_looked_into():
+    asked = explainer()
+    KEPT.append(zeros(3))
+    KEPT.append(zeros(6))
+    asked.explained(leak(6))
+    told = asked.explained(leak(3, name="table", kind="fixture"))
+    assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[0]"]
+
+
 def test_what_took_the_place_of_something_smaller_is_part_of_it():
     asked = explainer()
     KEPT.append(zeros(3))
