@@ -30,6 +30,8 @@ Ids = dict[Identity, set[int]]
 """By storage: the `id` of each object that stands on it."""
 
 SEARCH_SECONDS = 1.0
+_LEAST_SEEN_BYTES = 16 * 1024
+"""What is smaller is not kept in mind: there may be a million of them."""
 _MOST_VALUES = 4
 """Objects on one storage that are followed: a tensor, its views."""
 
@@ -78,7 +80,7 @@ class Explainer:
         Numbers, no objects. An address that was given to something new mostly has another object on it.
         """
         self._seen: dict[Account, tuple[str, Ids]] = {}
-        """Whose leak was looked up last, and what was there then, told or not: in the same form."""
+        """Whose leak was looked up last, and what was there then, told or not, in the same form."""
         self._least_told: dict[Account, int] = {}
         """The size of the smallest storage that has been told."""
         self._prunings_left = limit
@@ -153,7 +155,8 @@ class Explainer:
         seen = self._seen_by_another(leak, blocks)
         chosen = self._chosen(blocks, leak, {*known, *seen, *older}, {*known, *seen})
         self._older[account] = known | {block.identity: block.ids for block in chosen}
-        self._seen[account] = leak.name, {block.identity: block.ids for block in blocks.values()}
+        seen = {block.identity: block.ids for block in blocks.values() if block.size_bytes >= _LEAST_SEEN_BYTES}
+        self._seen[account] = leak.name, seen
         sizes = [block.size_bytes for block in chosen]
         self._least_told[account] = min([*sizes, self._least_told.get(account, sys.maxsize)])
         return chosen
