@@ -18,6 +18,7 @@ from pytest_gpuclean.cleanup.garbage import collect_young
 from pytest_gpuclean.cleanup.interface import Cleaner, Occasion
 from pytest_gpuclean.cleanup.settle import ThreadWatch
 from pytest_gpuclean.closing import Closing
+from pytest_gpuclean.dispatched import Dispatched
 from pytest_gpuclean.ends import leaks_of_ends
 from pytest_gpuclean.explaining import Explainer
 from pytest_gpuclean.judging import Judge
@@ -101,6 +102,7 @@ class Engine:
         self._latest: Snapshot | None = None
         """The reading that `close_unchanged` has just taken, where more than that was needed."""
         self._threads = ThreadWatch()
+        self._dispatched = Dispatched(settle_seconds, on_wait)
         self._judge = Judge(gauge, self.ledger, settle_seconds, fixture_values, opaque_packages, on_wait)
         self._closing = Closing(
             self._judge, self._cleaning, read, processes=processes, cards=cards, explainer=explainer
@@ -139,7 +141,7 @@ class Engine:
         self.ledger.heap_by_module = self.gauge.host_is_slow
         if self.ledger.heap_by_module:
             self.gauge.unavailable.setdefault("heap of each test", "reading it takes over 5 ms: judged by module")
-        snapshot = self._read(edge=starts_module)
+        snapshot = self._read_settled(edge=starts_module)
         levels = {**held(snapshot), **self._judge.first_census()}
         if starts_module and self._explainer is not None:
             self._explainer.begin_module()
@@ -215,6 +217,8 @@ class Engine:
         begin = time.perf_counter()
         if self.processes is not None and not self.processes.is_quiet():
             return None
+        if self._watches_host and self._dispatched.is_awaited():
+            return None
         snapshot = self._latest = self._read(edge=False, roughly=True)
         has_acted = self.ledger.test or self.ledger.ended or window.is_judged or window.cleanups
         # A comprehensive cleanup is due also where everything was freed again.
@@ -243,7 +247,7 @@ class Engine:
         begin = time.perf_counter()
         edge = ending.module or ending.session or bool(self.ledger.ended)
         latest, self._latest = self._latest, None
-        snapshot = latest if latest is not None and not self.ledger.heap_by_module else self._read(edge=edge)
+        snapshot = latest if latest is not None and not self.ledger.heap_by_module else self._read_settled(edge=edge)
         window.latest, window.has_acted = snapshot, False
         self.ledger.book(held(snapshot))
         self._closing.note_freed()
@@ -279,6 +283,11 @@ class Engine:
             self.ledger.forget(HEAP.device)
         self._watches_host = reads_host
         return snapshot
+
+    def _read_settled(self, *, edge: bool) -> Snapshot:
+        if self.gauge.host_watched:
+            self._dispatched.wait()
+        return self._read(edge=edge)
 
     def _may_rest(self, window: Window, end: Snapshot, *, exactly: bool = False) -> bool:
         """Whether the next window may go on from the end of this one."""
@@ -413,7 +422,7 @@ class Engine:
 
     def _book(self, *, edge: bool = True) -> Snapshot:
         self._resting = None
-        snapshot = self._read(edge=edge)
+        snapshot = self._read_settled(edge=edge)
         self.ledger.book(held(snapshot))
         return snapshot
 

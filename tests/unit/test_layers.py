@@ -17,7 +17,7 @@ NAME = "pytest_gpuclean"
 
 MIDDLE = ("memory", "cleanup", "leaks", "processes", "reports")
 GROUND = ("units", "errors", "interpreter")
-ENGINE = ("cards", "cleaning", "closing", "ends", "engine", "explaining", "judging", "ladder", "window")
+ENGINE = ("cards", "cleaning", "closing", "dispatched", "ends", "engine", "explaining", "judging", "ladder", "window")
 TOP = ("scripts", "cli", "plugin", "notebooks")
 ALLOWED = {
     "": ("public",),

@@ -4,7 +4,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from pytest_gpuclean.memory.jax import JaxProbe, live_clients
+from pytest_gpuclean.memory.jax import JaxProbe, has_computed, live_clients
 from pytest_gpuclean.memory.tensorflow import TensorFlowProbe, live_context
 from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.model.memory import Reading
@@ -110,9 +110,13 @@ class Client:
     def __init__(self, platform, *stats):
         self.platform = platform
         self.devices = [JaxDevice(index, stat) for index, stat in enumerate(stats)]
+        self.arrays = []
 
     def local_devices(self):
         return self.devices
+
+    def live_arrays(self):
+        return list(self.arrays)
 
 
 def install_jax(monkeypatch, *clients, is_up=True):
@@ -161,3 +165,38 @@ def test_jax_backends_that_are_not_up_are_not_started(monkeypatch, is_up):
     install_jax(monkeypatch, is_up=is_up)
     assert live_clients() == []
     assert list(JaxProbe().read()) == []
+
+
+class Array:
+    """Asked whether it is ready after it has been deleted, jaxlib's ends the process."""
+
+    def __init__(self, *, is_ready=True, is_deleted=False):
+        self.ready, self.deleted = is_ready, is_deleted
+
+    def is_deleted(self):
+        return self.deleted
+
+    def is_ready(self):
+        assert not self.deleted
+        return self.ready
+
+
+def test_what_jax_still_computes_in_host_memory_is_found_among_the_newest(monkeypatch):
+    assert has_computed()
+    cpu, cuda = Client("cpu"), Client("cuda", {"bytes_in_use": MiB})
+    install_jax(monkeypatch, cpu, cuda)
+    cuda.arrays = [Array(is_ready=False)]  # its memory is taken at once
+    cpu.arrays = [Array(is_deleted=True), Array()]
+    assert has_computed()
+    cpu.arrays.append(Array(is_ready=False))
+    assert not has_computed()
+    cpu.arrays[:0] = [Array() for _ in range(500)]
+    assert has_computed()
+    assert not has_computed(all_of_it=True)
+
+
+def test_arrays_that_cannot_say_are_not_waited_for(monkeypatch):
+    client = Client("cpu")
+    client.arrays = [object()]
+    install_jax(monkeypatch, client)
+    assert has_computed()
