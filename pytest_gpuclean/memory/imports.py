@@ -24,9 +24,14 @@ class ImportWatch:
     def new_values(self) -> Iterator[Any]:
         """Give the global values of the modules that came since, and those of the classes they define."""
         for name, module in list(sys.modules.items()):
-            if name in self._known or type(module) is not ModuleType:
+            if name in self._known or not _is_imported(module):
                 continue
             for value in list(vars(module).values()):
                 yield value
                 if isinstance(value, type) and value.__module__ == name:
                     yield from list(vars(value).values())
+
+
+def _is_imported(module: object) -> bool:
+    # Without a specification it was put there by hand, and so was what it holds. One of another type may be lazy.
+    return type(module) is ModuleType and vars(module).get("__spec__") is not None

@@ -29,10 +29,13 @@ BEFORE_ALL = (
     "gpu_clean",
     "_handle",
     "_bring_up",
+    "__getattr__",
+    "look_up",
 )
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called.
 
-A test that runs again is brought up by nothing but calls of pytest's hooks.
+A test that runs again is brought up by nothing but calls of pytest's hooks. The last two give a conftest.py what it
+imports of the package.
 """
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}
 """Modules in C whose functions ask the system; what others in C do only fails with the whole process."""

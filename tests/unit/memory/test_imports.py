@@ -1,5 +1,8 @@
 """Arrays that came with an import."""
 
+import sys
+from types import ModuleType
+
 from pytest_gpuclean.memory.imports import ImportWatch
 from unit.fakes import fake_module, put
 
@@ -26,10 +29,16 @@ def test_modules_that_were_there_at_the_mark_are_not(monkeypatch):
     assert list(watch.new_values()) == []
 
 
-def test_a_lazy_module_is_not_loaded(monkeypatch):
-    import sys
-    from types import ModuleType
+def test_what_a_test_puts_there_by_hand_was_not_imported(monkeypatch):
+    watch = ImportWatch()
+    watch.mark()
+    made_by_hand = ModuleType("made_by_hand")
+    made_by_hand.TABLE = object()
+    put(monkeypatch, made_by_hand)
+    assert list(watch.new_values()) == []
 
+
+def test_a_lazy_module_is_not_loaded(monkeypatch):
     class Lazy(ModuleType):
         def __getattribute__(self, name):
             raise AssertionError(f"{name} would load it")
