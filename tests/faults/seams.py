@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest_gpuclean
 
 PACKAGE = str(Path(pytest_gpuclean.__file__).parent) + os.sep
-# A fault between the raising of another and its telling would be a second one; and what a test calls is guarded behind.
-UNGUARDED = ("plugin/guard.py", "plugin/trouble.py", "plugin/handle.py")
+# A fault between the raising of another and its telling would be a second one; what a test calls is guarded behind; and
+# what a conftest.py imports of the package fails there.
+UNGUARDED = ("plugin/guard.py", "plugin/trouble.py", "plugin/handle.py", "public.py", "pytest_gpuclean/__init__.py")
 BEFORE_ALL = (
     "pytest_addoption",
     "add_options",
@@ -29,13 +30,10 @@ BEFORE_ALL = (
     "gpu_clean",
     "_handle",
     "_bring_up",
-    "__getattr__",
-    "look_up",
 )
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called.
 
-A test that runs again is brought up by nothing but calls of pytest's hooks. The last two give a conftest.py what it
-imports of the package.
+A test that runs again is brought up by nothing but calls of pytest's hooks.
 """
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}
 """Modules in C whose functions ask the system; what others in C do only fails with the whole process."""
