@@ -85,8 +85,11 @@ def _of_pytest(name: str) -> Start:
 
 
 def _of_report(path: Path) -> Start:
-    name = raw.text_of(raw.attribute(path[0], "nodeid"), 300)
-    return _of_pytest(f"report of {name}")
+    identity = raw.attribute(path[0], "nodeid")
+    if identity is raw.MISSING:  # since pytest 9.2 a property over this
+        identity = raw.attribute(raw.attribute(path[0], "_id"), "_str_cache")
+    name = raw.text_of(identity, 300)
+    return _of_pytest(f"report of {name}" if name else "report")
 
 
 def _of_fixture(path: Path) -> Start:

@@ -150,6 +150,12 @@ def test_a_test_of_pytest_is_named_by_its_place(world):
     assert world(code).leak().found() == [("pytest", chain)]
 
 
+def test_a_report_of_this_pytest_is_named(world, request):
+    report = pytest.TestReport(request.node.nodeid, ("", 0, ""), {}, "passed", None, "call")
+    model = world("def leak(t): REPORT.user_properties.append(('loss', t))", REPORT=report).leak()
+    assert model.found() == [("pytest", f"pytest's report of {report.nodeid}: user_properties[0][1]")]
+
+
 def test_a_test_of_this_pytest_is_named(world, request):
     model = world("def leak(t): NODE.my_own = [t]", NODE=request.node).leak()
     packages = "leaks::" if request.node.getparent(pytest.Package) and pytest.version_tuple < (8,) else ""
