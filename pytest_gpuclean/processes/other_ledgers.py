@@ -122,8 +122,15 @@ class _Reader:
         except OSError as error:
             self._tell(name, error.strerror or "it cannot be opened")
             return
-        if not self._keep_open(name, descriptor):
-            os.close(descriptor)
+        is_kept = False
+        try:
+            is_kept = self._keep_open(name, descriptor)
+        except OSError as error:
+            self._found.is_one_unknown = True  # its run may be alive
+            self._tell(name, error.strerror or "it cannot be locked")
+        finally:
+            if not is_kept:
+                os.close(descriptor)
 
     def _keep_open(self, name: str, descriptor: int) -> bool:
         """Read a file; tell whether it is a dead run's, and to be held."""
@@ -197,12 +204,16 @@ def _is_old(info: os.stat_result) -> bool:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file; False where somebody else holds it."""
+    """Lock a file; False where somebody else holds it.
+
+    Raises:
+        OSError: on a file system without locks.
+    """
     import fcntl
 
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):  # EAGAIN here, EACCES elsewhere
         return False
     return True
 

@@ -1,5 +1,6 @@
 """A run that was killed: the next one stops what it left, and nothing that could be anybody else's."""
 
+import errno
 import os
 import signal
 import socket
@@ -409,6 +410,28 @@ def test_files_that_are_no_ledgers_are_told_and_never_waited_for():
     assert not old.exists()
     assert not unfinished.exists()
     assert len(ledgers()) == 10
+
+
+@alone
+def test_a_run_whose_ledger_cannot_be_locked_is_told_and_left_alone():
+    """On a file system without locks nobody knows whether it is alive."""
+    import fcntl
+
+    def without_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with Victim(ONE) as victim:
+        victim.kill()
+        lockf, fcntl.lockf = fcntl.lockf, without_locks
+        try:
+            told, found = look()
+        finally:
+            fcntl.lockf = lockf
+        assert (told, victim.alive) == ({}, [True])
+        path = f"{os.path.abspath(FOLDER)}/{ledgers()[0].name}"
+        assert found.notes == (f"{path} No locks available: what that run left is not known",)
+        look()
+        assert victim.alive == [False]
 
 
 @alone
