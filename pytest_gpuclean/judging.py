@@ -120,7 +120,7 @@ class Judge:
         share = self.ledger.test
         leaked: Bytes = {}
         for account in {*share, *climb.credits}:
-            growth = judged_growth(share, account, climb.uncounted_bytes, climb.heap_bytes)
+            growth = judged_growth(share, account, climb.uncounted_bytes, climb.heap_of(share))
             # A count of arrays also shows what earlier tests kept since the last count.
             uncounted = max(0, share.get(account, 0) - growth)
             drift = climb.unlooked.get(account, 0) + uncounted
@@ -143,7 +143,8 @@ class Judge:
         climb.run(lambda: doubtful(share, climb, threshold))
         self.is_exhausted = False  # the test goes on
         left = [account for account in doubtful(share, climb, threshold) if account != HEAP]
-        return {account: judged_growth(share, account) - climb.credits.get(account, 0) for account in left}
+        heap_bytes = climb.heap_of(share)
+        return {a: judged_growth(share, a, heap_bytes=heap_bytes) - climb.credits.get(a, 0) for a in left}
 
     def judge_ended_fixtures(
         self, threshold: int, let_go: LetGo, threads: KnownThreads
@@ -158,7 +159,8 @@ class Judge:
         for share in ended:
             leaked: Bytes = {}
             for account in list(share.held):
-                size = judged_growth(share.held, account) - share.fallen.get(account, 0)
+                size = judged_growth(share.held, account, heap_bytes=climb.heap_of(share.held))
+                size -= share.fallen.get(account, 0)
                 own = size - climb.credits.get(account, 0)
                 if account == HEAP:
                     self.ledger.drift(account, min(own, 0 if climb.counted else threshold))

@@ -56,8 +56,7 @@ class Climb:
         self.has_looked = False
         self.uncounted_bytes = tools.uncounted_bytes
         """How much of the arrays may have come since the last count and before this window; None for any."""
-        self.heap_bytes: int | None = None
-        """By how much the heap had grown at the first count: what full collections free of it may be far older."""
+        self._heap_before = {id(share): share[HEAP] for share in pending if HEAP in share}
         self.counted = False
         """Whether the arrays in host memory have been counted, so that the heap raises no doubt any more."""
         self._has_garbage = True
@@ -104,6 +103,14 @@ class Climb:
             exhaust,
         ]
 
+    def heap_of(self, share: Bytes) -> int:
+        """By how much the heap had grown before the first rung: what is freed since may be far older than the share.
+
+        Args:
+            share: of those that are looked at.
+        """
+        return max(self._heap_before.get(id(share), 0), share.get(HEAP, 0))
+
     def take_credits(self) -> list[tuple[Account, int]]:
         """Hand the credits out, once."""
         taken, self.credits = list(self.credits.items()), {}
@@ -116,8 +123,6 @@ class Climb:
         snapshot = tools.gauge.read()
         heap = held(snapshot).get(HEAP)
         if heap is not None and count_anew and not (self.counted and self._is_as_counted(heap)):
-            if not self.counted and len(self._pending) == 1:
-                self.heap_bytes = self._pending[0].get(HEAP)
             tools.ledger.book_given_back(tools.census(), self._pending)
             self.counted = True
         walk = Walk(tools.opaque_packages, rounds(snapshot))
@@ -178,11 +183,10 @@ def doubtful(share: Bytes, climb: Climb, threshold: int, fallen: Bytes | None = 
     """
     passed_over = HEAP if climb.counted else ARRAYS
     forgiven = fallen or {}
-    heap_bytes = climb.heap_bytes if fallen is None else None
 
     def unexplained(account: Account) -> int:
         explained = climb.credits.get(account, 0) + forgiven.get(account, 0)
-        return judged_growth(share, account, climb.uncounted_bytes, heap_bytes) - explained
+        return judged_growth(share, account, climb.uncounted_bytes, climb.heap_of(share)) - explained
 
     return [account for account in share if account != passed_over and unexplained(account) > threshold]
 

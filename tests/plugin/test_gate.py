@@ -596,3 +596,61 @@ def test_garbage_that_is_older_than_a_leak_and_more_does_not_hide_it_in_host_mem
             "LEAK test_it.py::test_keeps_an_array: leaked 8.0 MiB on cpu*",
         ]
     )
+
+
+def test_garbage_that_is_older_than_a_leak_takes_nothing_off_it_in_host_memory(suite):
+    pytest.importorskip("numpy")
+    suite.write("""
+        import gc
+        import numpy
+
+        class Document:
+            def __init__(self):
+                self.text = "x" * (200 * 1024)
+                self.document = self
+
+        LIBRARY = []
+
+        def test_reads_documents():
+            LIBRARY.extend(Document() for _ in range(25))
+            gc.collect()  # from now on they are old
+
+        def test_closes_them():
+            LIBRARY.clear()
+
+        class TestFixture:
+            @pytest.fixture(scope="class")
+            def features(self):
+                KEPT.append(numpy.ones(2**20))
+                return KEPT[-1]
+
+            def test_uses_the_features(self, features):
+                assert features.sum() > 0
+
+        def test_reads_more():
+            test_reads_documents()
+
+        def test_closes_more():
+            LIBRARY.clear()
+
+        def test_checks_a_block(gpu_clean):
+            with pytest.raises(pytest.fail.Exception, match="leaked 8.0 MiB on cpu"), gpu_clean.no_leak():
+                KEPT.append(numpy.ones(2**20))
+
+        def test_reads_even_more():
+            test_reads_documents()
+
+        def test_closes_all():
+            LIBRARY.clear()
+
+        def test_keeps_an_array():
+            KEPT.append(numpy.ones(2**20))
+    """)
+    result = suite.run_apart("--gpu-leak=fail", "--gpu-leak-watch=host")
+    result.assert_outcomes(passed=9, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK test_it.py::TestFixture::test_uses_the_features: fixture 'features' (class scope) leaked 8.0 MiB *",
+            "LEAK test_it.py::test_keeps_an_array: leaked 8.0 MiB on cpu*",
+        ]
+    )
