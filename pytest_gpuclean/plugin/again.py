@@ -7,8 +7,10 @@ test protocol is taken from nobody, and whoever runs tests again by it (rerunfai
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -80,8 +82,10 @@ class Again:
         """
         self._runs = item
         try:
-            notes = self._end(item, call)
-            with self._clock.anew():
+            with contextlib.ExitStack() as timed:
+                notes = self._end(item, call)
+                with self._guard:
+                    timed.enter_context(self._clock.anew())
                 report, latest = self._bring_up(item, call.when)
         finally:
             self._runs = None
@@ -120,6 +124,6 @@ class Again:
     ) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
         hook = getattr(item.ihook, f"pytest_runtest_{when}")
         call = pytest.CallInfo.from_call(
-            lambda: hook(item=item, **more), when=when, reraise=(pytest.exit.Exception, KeyboardInterrupt)
+            partial(hook, item=item, **more), when=when, reraise=(pytest.exit.Exception, KeyboardInterrupt)
         )
         return item.ihook.pytest_runtest_makereport(item=item, call=call), call

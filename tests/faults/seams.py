@@ -30,11 +30,16 @@ BEFORE_ALL = (
     "gpu_clean",
     "_handle",
     "_bring_up",
+    "_phase",
+    "run_quietly",
+    "ihook",
 )
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called.
 
-A test that runs again is brought up by nothing but calls of pytest's hooks.
+A test that runs again is brought up by nothing but calls of pytest's hooks, which are the last four.
 """
+NOT_FAILED = ("_bring_up", "skip_at_item")
+"""What only goes on to pytest: it fails inside, where that may fail."""
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}
 """Modules in C whose functions ask the system; what others in C do only fails with the whole process."""
 _SUSPENDS = ("YIELD_VALUE", "YIELD_FROM", "SEND")
@@ -176,6 +181,8 @@ def _callee(frame) -> str | None:
     if code.co_name in ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<lambda>"):
         return None
     path = code.co_filename
+    if path.startswith(PACKAGE) and code.co_name in NOT_FAILED:
+        return None
     if code.co_name == "__del__":  # what it raises goes nowhere, whoever it is
         return None
     if code.co_name in ("_remove", "remove") and path.endswith(("_weakrefset.py", "weakref.py")):  # nor what these do
