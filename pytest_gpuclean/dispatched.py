@@ -27,7 +27,7 @@ class Dispatched:
 
     def is_awaited(self) -> bool:
         """Tell whether there is something to wait for."""
-        is_done = has_computed()
+        is_done = has_computed(all_of_it=self._is_given_up)
         if is_done:
             self._is_given_up = False
         return not (is_done or self._is_given_up)

@@ -45,7 +45,7 @@ def judged_growth(
         account: which part of it.
         uncounted_bytes: how much of the arrays may have come between the last count of them and this window; None
             where that is long ago, so that all of them may.
-        heap_bytes: by how much the heap had grown when the arrays were first counted; that of the share by default.
+        heap_bytes: by how much the heap had grown before anything was freed to find out; that of the share by default.
     """
     size = share.get(account, 0)
     if account != ARRAYS or HEAP not in share:

@@ -47,7 +47,10 @@ class OtherLedgers:
     own_ids: list[str] = field(default_factory=list)
     """Of the runs in this very process: its own, and those around it where pytest runs in pytest."""
     is_one_unknown: bool = False
-    """Whether a run is alive whose ledger cannot be read: what is its own cannot be told from what a dead one left."""
+    """Whether a run is alive, or may be, whose ledger cannot be read or locked.
+
+    What is its own cannot be told from what a dead one left.
+    """
     is_one_refused: bool = False
     """Whether a folder could not be believed: there may be runs alive that are not known."""
 

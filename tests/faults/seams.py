@@ -31,13 +31,14 @@ BEFORE_ALL = (
     "_handle",
     "_bring_up",
     "_phase",
-    "run_quietly",
     "ihook",
 )
 """Without what they do there is no run: pytest does not know the options that it was given. And a fixture is called.
 
-A test that runs again is brought up by nothing but calls of pytest's hooks, which are the last four.
+A test that runs again is brought up by nothing but calls of pytest's hooks, which are the last three.
 """
+BY_HOOKS = "run_quietly"
+"""So is this one, beside what it does of its own."""
 NOT_FAILED = ("_bring_up", "skip_at_item")
 """What only goes on to pytest: it fails inside, where that may fail."""
 REACHING_OUT = {"posix", "_io", "io", "select", "_socket", "_signal", "fcntl", "_posixsubprocess", "_thread"}
@@ -129,7 +130,7 @@ class Seams:
         if event == "call" and self._goes_on(frame):
             return
         name = _callee(frame) if event == "call" else _builtin(callee)
-        if name is None:
+        if name is None or (place[1] == BY_HOOKS and name.startswith("pluggy.")):
             return
         seam = f"{place[0]}:{caller.f_lineno} {place[1]} -> {name}"
         self.counts[seam] += 1

@@ -12,6 +12,7 @@ class Array:
     def __init__(self):
         self.is_computed = threading.Event()
         self.asked = 0
+        self.newer = []
 
     def is_deleted(self):
         return False
@@ -29,7 +30,7 @@ def array(monkeypatch):
         platform = "cpu"
 
         def live_arrays(self):
-            return [array]
+            return [*array.newer, array]
 
     bridge = fake_module(
         "jax._src.xla_bridge", backends_are_initialized=lambda: True, backends=lambda: {"cpu": Client()}
@@ -58,8 +59,14 @@ def test_after_a_wait_that_came_to_its_bound_there_is_none_until_all_is_computed
     asked = array.asked
     dispatched.wait()
     assert array.asked == asked + 1
+    array.newer = [Array() for _ in range(100)]
+    for newer in array.newer:
+        newer.is_computed.set()
     assert not dispatched.is_awaited()
+    array.newer[0].is_computed.clear()
+    assert not dispatched.is_awaited()
+    array.newer[0].is_computed.set()
     array.is_computed.set()
     assert not dispatched.is_awaited()
-    array.is_computed.clear()
+    array.newer[0].is_computed.clear()
     assert dispatched.is_awaited()
