@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from benchmarks import between, growth, holders, needs, nvml, page, per_test, plot, processes, startup
 from benchmarks.budgets import look_at
 from benchmarks.measure import Extent, Row
+from benchmarks.pace import Pace
 
 BENCHMARKS: dict[str, Callable[[Extent], Iterable[Row]]] = {
     "startup": startup.run,
@@ -40,16 +41,18 @@ def main() -> int:
     if missing and not options.names:
         parser.error(f"{', '.join(missing)} is not installed; `tox run -e bench` has all that it takes")
     extent = Extent(quick=options.quick, long=options.long)
-    begin, load_before = time.monotonic(), os.getloadavg()[0]
+    begin, load_before, pace = time.monotonic(), os.getloadavg()[0], Pace()
     rows: list[Row] = []
     for name in options.names or BENCHMARKS:
         of_it = time.monotonic()
+        pace.note()
         for row in BENCHMARKS[name](extent):
             print(page.line(row), flush=True)
             rows.append(row)
         print(f"({name}: {time.monotonic() - of_it:.0f} s)", flush=True)
     if not options.names:
-        about = page.machine(extent, time.monotonic() - begin, (load_before, os.getloadavg()[0]))
+        load = (load_before, os.getloadavg()[0])
+        about = page.machine(extent, time.monotonic() - begin, load, pace.quickest_seconds)
         page.write(rows, about)
         plot.draw(rows, page.PLOT)
     return _end(rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, Extent, Row
+from benchmarks.pace import Pace
 
 HEAP_OBJECTS = 1_000_000
 TENSOR_BYTES = 4096
@@ -201,6 +202,7 @@ def _measure(who: str, case: str, count: int, rounds: int) -> dict[str, float]:
     gc.collect()
     search = {"ours": _ours, "objgraph": _objgraph, "guppy": _guppy}[who]
     taken: list[float] = []
+    pace = Pace()
     mib = 0.0
     answers = 0
     for _ in range(rounds):
@@ -208,8 +210,9 @@ def _measure(who: str, case: str, count: int, rounds: int) -> dict[str, float]:
         begin = time.perf_counter()
         answers += search(blocks)
         taken.append(time.perf_counter() - begin)
+        pace.note()
         mib = max(mib, _peak_mib() - before)
-    return {"seconds": min(taken), "mib": mib, "answers": answers / rounds}
+    return {"seconds": pace.even(min(taken)), "mib": mib, "answers": answers / rounds}
 
 
 def _peak_mib(*, reset: bool = False) -> float:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from benchmarks.measure import ROOT, Extent, Row
+from benchmarks.pace import Pace
 from pytest_gpuclean.cards import CardWatch
 from pytest_gpuclean.memory.nvml import Nvml
 from pytest_gpuclean.memory.nvml_calls import NoDriverError, NvmlCalls
@@ -32,7 +33,7 @@ OWN_PID, OTHER_PID = 4_100_001, 4_100_002
 def run(extent: Extent) -> Iterator[Row]:
     """Measure the reads on one card and on eight, the ask where there is no driver, and the wait."""
     quick = extent.quick
-    rounds = 200 if quick else 2000
+    rounds = 1000 if quick else 3000
     for count in (1, 8):
         yield from _reads(count, rounds)
     yield _without_driver(rounds)
@@ -90,13 +91,15 @@ def _bare(module: FakePynvml, names: list[str]) -> Callable[[], None]:
 def _in_turns(ours: Callable[[], object], bare: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Give the time of each, measured in turns; the quickest tenth counts, which other programs disturb least."""
     seconds: tuple[list[float], list[float]] = ([], [])
+    pace = Pace()
     for _ in range(rounds):
         for does, times in zip((ours, bare), seconds, strict=True):
             begin = time.perf_counter()
             does()
             times.append(time.perf_counter() - begin)
+        pace.note()
     ours_seconds, bare_seconds = (statistics.mean(sorted(times)[: max(1, rounds // 10)]) for times in seconds)
-    return ours_seconds, bare_seconds
+    return pace.even(ours_seconds), pace.even(bare_seconds)
 
 
 def _without_driver(rounds: int) -> Row:

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.budgets import look_at
 from benchmarks.measure import ROOT, Extent, Point, Row
+from benchmarks.pace import LOOP_SECONDS
 
 RESULTS = ROOT / "benchmarks" / "results" / "results.json"
 ROUNDS = ROOT / "benchmarks" / "results" / "rounds.json"
@@ -25,18 +26,20 @@ KEPT_METADATA = ("cpu_count", "cpu_model_name", "platform", "python_version", "p
 """Of what pyperf collects: what a name or an address of the machine would be is left out."""
 
 
-def machine(extent: Extent, seconds: float, load: tuple[float, float]) -> dict[str, str]:
+def machine(extent: Extent, seconds: float, load: tuple[float, float], loop_seconds: float) -> dict[str, str]:
     """Say what was measured with.
 
     Args:
         extent: how much was measured.
         seconds: how long that took.
         load: of the machine before and after; 1 a core is all that it can do.
+        loop_seconds: what the loop of `benchmarks.pace` took at its quickest.
     """
     found = {"python": platform.python_version(), "packages": ", ".join(_versions())}
     found["system"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}"
     found["rounds"] = ("few (--quick)" if extent.quick else "all") + (", with the long runs" if extent.long else "")
     found["seconds"] = f"{seconds:.0f}"
+    found["loop"] = f"{1e6 * loop_seconds:.1f} µs, of {1e6 * LOOP_SECONDS:.1f}"
     found["load"] = f"{load[0]:.1f} before, {load[1]:.1f} after"
     return found
 
@@ -128,7 +131,7 @@ def tables(rows: Sequence[Row], about: Mapping[str, str]) -> str:
     """Make the tables: what is promised first, then everything that was measured."""
     intro = (
         "Measured with Python {python} ({packages}) on {system}; rounds: {rounds}; {seconds} s in all; load of the "
-        "machine {load}."
+        "machine {load}; the loop of `benchmarks/pace.py` takes {loop}."
     )
     lines = [intro.format(**about), "", "### What is promised", "", "| | budget | | worst figure |"]
     lines += ["| --- | --- | --- | --- |", *map(_promise_line, look_at(rows))]

@@ -15,8 +15,12 @@ LEVELS = {
 }
 OTHERS = {"usual": "usual fixture", "psutil": "psutil's walk over all processes", "memray": "pytest-memray's limit"}
 """What is written by hand or taken instead, by its name in `session.BY_HAND`; memray sees host memory alone."""
+MANY = 220
+"""Tests of a session whose median counts: short sessions in many rounds meet all moods of the machine."""
 IDLE_BUDGET_US = 50.0
 COUNTED_BUDGET_US = 100.0
+COUNTED_SHARE = 1 / 100
+"""Of the usual fixture, where a comprehensive cleanup collects, waits for the devices and empties the caches."""
 IDLE_SHARE = 1 / 500
 CYCLE_SHARE = 1 / 5
 
@@ -33,26 +37,21 @@ def run(extent: Extent) -> Iterator[Row]:
 
 def _idle(devices: int, quick: bool) -> list[Row]:
     """Take the median of many tests for a test; what a session of few costs is mostly the run's."""
-    rounds = 2 if quick else 4
-    few, many = 20, 520 if quick else 2020
-    variants = {}
-    for tests in (few, many):
-        variants[f"bare {tests}"] = Variant(tests)
-        variants |= {f"{name} {tests}": Variant(tests, arguments) for name, arguments in LEVELS.items()}
-    others = _others(devices)
-    figures = sessions({**variants, **_by_hand(others, few)}, body="empty", rounds=rounds, devices=devices)
-    spread = sessions(
-        {n: v for n, v in variants.items() if v.tests == few}, body="empty", rounds=rounds, devices=devices, modules=few
-    )
+    rounds = 3 if quick else 5
+    few, others = 20, _others(devices)
+    variants = _variants(few)
+    in_one = sessions({**variants, **_by_hand(others, few)}, body="empty", rounds=rounds, devices=devices)
+    spread = sessions(variants, body="empty", rounds=rounds, devices=devices, modules=few)
+    figures = sessions(_variants(MANY), body="empty", rounds=9 if quick else 25, devices=devices)
 
-    usual = 1e6 * above_bare(figures, "usual", f"bare {few}") / few
+    usual = 1e6 * above_bare(in_one, "usual") / few
     budget = min(IDLE_BUDGET_US * max(1, devices), usual * IDLE_SHARE)
     group = f"tests that use no memory; {PLACES[devices]}"
-    rows = _rows_of_others(figures, others, group, f"bare {few}", "cpu_seconds", few)
+    rows = _rows_of_others(in_one, others, group, "cpu_seconds", few)
     for name in LEVELS:
-        of_few = above_bare(figures, f"{name} {few}", f"bare {few}")
-        a_test = 1e6 * above_bare(figures, f"{name} {many}", f"bare {many}", "test_cpu_seconds")
-        of_modules = above_bare(spread, f"{name} {few}", f"bare {few}")
+        of_few = above_bare(in_one, name)
+        a_test = 1e6 * above_bare(figures, name, clock="test_cpu_seconds")
+        of_modules = above_bare(spread, name)
         compared = f"1/{usual / max(a_test, 0.01):.0f}"
         rows += [
             Row(
@@ -63,9 +62,9 @@ def _idle(devices: int, quick: bool) -> list[Row]:
                 budget=budget,
                 compared=compared,
                 promise="idle",
-                spread=spread_us(figures, f"{name} {many}", f"bare {many}", "test_cpu_seconds"),
+                spread=spread_us(figures, name, clock="test_cpu_seconds"),
                 point=Point(panel="a test", line=name, x=_place(group)),
-                rounds=rounds_of(figures, f"{name} {many}", f"bare {many}", clock="test_cpu_seconds", where=group),
+                rounds=rounds_of(figures, name, "bare", clock="test_cpu_seconds", where=group),
             ),
             Row(
                 group=group,
@@ -79,27 +78,24 @@ def _idle(devices: int, quick: bool) -> list[Row]:
 
 
 def _using(body: str, devices: int, quick: bool) -> list[Row]:
-    rounds = 2 if quick else 5
-    tests, few = 120 if quick else 320, 10 if quick else 20
-    variants = {"bare": Variant(tests)}
-    variants |= {name: Variant(tests, arguments) for name, arguments in LEVELS.items()}
-    others = _others(devices)
-    variants |= {"bare few": Variant(few), **_by_hand(others, few)}
-    figures = sessions(variants, body=body, rounds=rounds, devices=devices)
+    few, others = 10 if quick else 20, _others(devices)
+    beside = {"bare": Variant(few), **_by_hand(others, few)}
+    by_hand = sessions(beside, body=body, rounds=3 if quick else 5, devices=devices)
+    figures = sessions(_variants(MANY), body=body, rounds=9 if quick else 25, devices=devices)
 
-    usual = 1e6 * above_bare(figures, "usual", "bare few", "test_wall_seconds")
+    usual = 1e6 * above_bare(by_hand, "usual", clock="test_wall_seconds")
     does = {"counted": "take 4 MiB and free it", "cycle": "leave 4 MiB in a garbage cycle"}[body]
     group = f"tests that {does}; {PLACES[devices]}"
-    rows = _rows_of_others(figures, others, group, "bare few", "test_wall_seconds", 1)
+    rows = _rows_of_others(by_hand, others, group, "test_wall_seconds", 1)
     for name in LEVELS:
-        measured = 1e6 * above_bare(figures, name, "bare", "test_wall_seconds")
+        measured = 1e6 * above_bare(figures, name, clock="test_wall_seconds")
         rows.append(
             Row(
                 group=group,
                 what=f"{name}, a test",
                 measured=measured,
                 unit="µs",
-                budget=COUNTED_BUDGET_US if body == "counted" else usual * CYCLE_SHARE,
+                budget=_counted_budget(name, usual) if body == "counted" else usual * CYCLE_SHARE,
                 compared=f"1/{usual / max(measured, 0.01):.1f}",
                 promise="counted" if body == "counted" else "garbage",
                 spread=spread_us(figures, name, clock="test_wall_seconds"),
@@ -110,10 +106,18 @@ def _using(body: str, devices: int, quick: bool) -> list[Row]:
     return rows
 
 
+def _counted_budget(level: str, usual: float) -> float:
+    return max(COUNTED_BUDGET_US, usual * COUNTED_SHARE if level == "comprehensive" else 0.0)
+
+
 def _others(devices: int) -> list[str]:
     """List what it is compared to: memray, where it is installed, and where it sees the memory."""
     has_memray = devices == 0 and importlib.util.find_spec("pytest_memray") is not None
     return [name for name in OTHERS if name != "memray" or has_memray]
+
+
+def _variants(tests: int) -> dict[str, Variant]:
+    return {"bare": Variant(tests), **{name: Variant(tests, arguments) for name, arguments in LEVELS.items()}}
 
 
 def _by_hand(others: list[str], tests: int) -> dict[str, Variant]:
@@ -121,16 +125,16 @@ def _by_hand(others: list[str], tests: int) -> dict[str, Variant]:
     return {name: Variant(tests, arguments.get(name, ()), by_hand=name) for name in others}
 
 
-def _rows_of_others(figures: Figures, others: list[str], group: str, bare: str, clock: str, per: int) -> list[Row]:
+def _rows_of_others(figures: Figures, others: list[str], group: str, clock: str, per: int) -> list[Row]:
     return [
         Row(
             group=group,
             what=f"{OTHERS[name]}, a test",
-            measured=1e6 * above_bare(figures, name, bare, clock) / per,
+            measured=1e6 * above_bare(figures, name, clock=clock) / per,
             unit="µs",
-            spread=spread_us(figures, name, bare, clock, per),
+            spread=spread_us(figures, name, clock=clock, per=per),
             point=Point(panel="a test", line=OTHERS[name], x=_place(group)),
-            rounds=rounds_of(figures, name, bare, clock=clock, where=group),
+            rounds=rounds_of(figures, name, "bare", clock=clock, where=f"{group}; few"),
         )
         for name in others
     ]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.crowd import crowd
 from benchmarks.measure import ROOT, Extent, Point, Row
+from benchmarks.pace import Pace
 
 STANDINS = ROOT / "tests" / "processes" / "standins"
 LIFE_SECONDS = 110
@@ -126,13 +127,14 @@ def _inside(*arguments: str) -> dict[str, float]:
 
 def _least_seconds(call: Callable[[], object], rounds: int, times: int = 1) -> float:
     """Time a call; the quickest round counts, which other programs on the machine disturb least."""
-    taken = []
+    taken, pace = [], Pace()
     for _ in range(rounds):
         begin = time.perf_counter()
         for _ in range(times):
             call()
         taken.append((time.perf_counter() - begin) / times)
-    return min(taken)
+        pace.note()
+    return pace.even(min(taken))
 
 
 def _look(rounds: int) -> dict[str, float]:
@@ -238,6 +240,7 @@ def _stop(kind: str, rounds: int) -> dict[str, float]:
         stop(discovery.below(), discovery, settle_seconds=10.0, may_live=lambda key: False)
 
     taken: dict[str, list[float]] = {"ours": [], "by_hand": []}
+    pace = Pace()
     for _ in range(rounds):
         for name, call in (("ours", ours), ("by_hand", _stop_by_hand)):
             _start(kind)
@@ -245,7 +248,8 @@ def _stop(kind: str, rounds: int) -> dict[str, float]:
             call()
             taken[name].append(time.perf_counter() - begin)
             _reap()
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+            pace.note()
+    return {name: pace.even(statistics.median(seconds)) for name, seconds in taken.items()}
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import operator
 import os
 import statistics
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.pace import LOOP_SECONDS, loop_seconds
 
 BODIES = {
     "empty": "    pass",
@@ -32,7 +35,7 @@ class Stopwatch:
         self.wall_seconds = 0.0
         self.cpu_seconds = 0.0
         self.rss_bytes = 0
-        self._tests: list[tuple[float, float]] = []
+        self._tests: list[tuple[float, float, float]] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -47,17 +50,23 @@ class Stopwatch:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self) -> Generator[None, object, object]:
-        """Time one test."""
+        """Time one test, and right after it a loop that always does the same."""
         wall, cpu = time.perf_counter(), time.process_time()
         result = yield
-        self._tests.append((time.perf_counter() - wall, time.process_time() - cpu))
+        self._tests.append((time.perf_counter() - wall, time.process_time() - cpu, loop_seconds()))
         return result
 
     def figures(self) -> dict[str, float]:
-        """Give everything that was measured, by name."""
-        named = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        wall, cpu = (statistics.median(times) for times in zip(*self._tests, strict=True))
-        return {**named, "test_wall_seconds": wall, "test_cpu_seconds": cpu}
+        """Give everything that was measured, by name: seconds as `benchmarks.pace` tells them."""
+        wall, cpu, loops = zip(*self._tests, strict=True)
+        evenly = LOOP_SECONDS / statistics.median(loops)
+        return {
+            "wall_seconds": self.wall_seconds * evenly,
+            "cpu_seconds": self.cpu_seconds * evenly,
+            "rss_bytes": self.rss_bytes,
+            "test_wall_seconds": LOOP_SECONDS * statistics.median(map(operator.truediv, wall, loops)),
+            "test_cpu_seconds": LOOP_SECONDS * statistics.median(map(operator.truediv, cpu, loops)),
+        }
 
 
 class NoFixture:

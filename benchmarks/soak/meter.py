@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.pace import loop_seconds
 from benchmarks.soak import system
 from benchmarks.soak.kinds import kind_of
-
-REFERENCE_STEPS = 10_000
 
 
 class Meter:
@@ -56,7 +55,7 @@ class Meter:
                 self._seconds.append(time.process_time() - begin)
         self._seen += 1
         if self._seen % self._every == 0:
-            self._references.append(_reference_seconds())
+            self._references.append(loop_seconds())
         if self._seen % self._a_tenth == 0:
             self._note()
         return result
@@ -103,14 +102,6 @@ class Counter:
     def __call__(self, frame: object, event: str, argument: object) -> None:
         """Take one event in, as `sys.setprofile` hands it over."""
         self.calls += event in ("call", "c_call")
-
-
-def _reference_seconds() -> float:
-    begin = time.process_time()
-    total = 0
-    for number in range(REFERENCE_STEPS):
-        total += number * number
-    return time.process_time() - begin
 
 
 def pytest_configure(config: pytest.Config) -> None:
