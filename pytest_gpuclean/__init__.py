@@ -3,6 +3,12 @@
 # Every run of pytest imports this package, also where it is off: the public names are resolved on first use, and their
 # types stand in `__init__.pyi`.
 
+if type(__loader__).__module__ == "_pytest.assertion.rewrite":  # pytest is about to import the plugin
+    from pytest_gpuclean.plainly import plainly
+
+    with plainly:
+        import pytest_gpuclean.plugin  # noqa: F401
+
 
 def __getattr__(name: str) -> object:
     from pytest_gpuclean.public import look_up

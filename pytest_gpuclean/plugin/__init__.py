@@ -1,4 +1,7 @@
-"""The entry point: fixtures and hooks, which every run of pytest loads. `coming_up.py` has the rest."""
+"""The entry point: fixtures and hooks, which every run of pytest loads. `coming_up.py` has the rest.
+
+PYTEST_DONT_REWRITE: it may be imported before pytest marks it for that, and need not be.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gpuclean.plainly import plainly
 from pytest_gpuclean.plugin.options import MARKERS, add_options, are_said, asked_for
 
 if TYPE_CHECKING:
@@ -95,9 +99,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         _take_in(early_config, "the GPU that was assigned may not be kept", error)
     try:
         if are_said(early_config, early_config.known_args_namespace):
-            from pytest_gpuclean.plugin.coming_up import watch_initialisation
+            with plainly:
+                from pytest_gpuclean.plugin.coming_up import watch_initialisation
 
-            watch_initialisation(early_config)
+                watch_initialisation(early_config)
     except BaseException as error:
         _take_in(early_config, "--gpu-init is not looked after", error)
 
@@ -112,9 +117,10 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         hands_out = getattr(config.option, "dist", "no") != "no"
         if hands_out or are_said(config):
-            from pytest_gpuclean.plugin.coming_up import come_up
+            with plainly:
+                from pytest_gpuclean.plugin.coming_up import come_up
 
-            come_up(config, hands_out=hands_out)
+                come_up(config, hands_out=hands_out)
     except BaseException as error:
         _take_in(config, "it has not come up as it should", error)
 
@@ -143,9 +149,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         is_concerned, has_needs = asked_for(items)
         # Where something of ours has come up already, `coming_up` is loaded.
         if is_concerned or has_needs or are_said(config) or _COMING_UP in sys.modules:
-            from pytest_gpuclean.plugin.coming_up import look_at_tests
+            with plainly:
+                from pytest_gpuclean.plugin.coming_up import look_at_tests
 
-            look_at_tests(config, items, is_concerned=is_concerned, has_needs=has_needs)
+                look_at_tests(config, items, is_concerned=is_concerned, has_needs=has_needs)
     except BaseException as error:
         _take_in(config, "the tests were not looked at as they should", error)
     return result
