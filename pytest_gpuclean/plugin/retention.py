@@ -12,12 +12,10 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from types import AsyncGeneratorType, FrameType, FunctionType, GeneratorType, MethodType, TracebackType
+from types import AsyncGeneratorType, FrameType, FunctionType, GeneratorType, TracebackType
 from typing import Any
 
 import pytest
-
-from pytest_gpuclean.memory.reach import Walk
 
 HoldsMemory = Callable[[object], bool]
 """Tells whether tensors or arrays are reachable from a value."""
@@ -25,8 +23,8 @@ HoldsMemory = Callable[[object], bool]
 _PLAIN = (str, bytes, int, float, bool, complex, type(None))
 _YIELDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "RETURN_GENERATOR") if name in dis.opmap}
 _YIELD_FROM = bytes([dis.opmap["YIELD_FROM"]]) if "YIELD_FROM" in dis.opmap else None
-_LARGE_INSTANCE = 100_000
-"""Objects to look at in an instance; a larger one is left as it is."""
+_OF_FLAKY = "test_instance"
+"""The local variable in which flaky has the instance of a test's class."""
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -56,8 +54,6 @@ def let_go_of_memory(
     _empty(getattr(item, "funcargs", None), holds_memory, but=ended)
     _empty_doctest(item, holds_memory)
     clear_kept_frames(item, spared)
-    if is_reported and _empty_instance_of_flaky(item, holds_memory):
-        return
     if is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
         _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
 
@@ -100,10 +96,7 @@ def let_go_of_all(item: pytest.Item, spared: frozenset[int]) -> None:
     if may_clear_frames(item.config):
         _drop_errors(item)
     _empty_doctest(item, lambda _: True)
-    # A class that has something to do at its end needs its attributes for that.
-    has_end = hasattr(getattr(item, "cls", None), "__del__")
-    if not _empty_instance_of_flaky(item, lambda _: not has_end):
-        _drop_instance(item)
+    _drop_instance(item)
 
 
 def clear_frames(error: BaseException | None, spared: frozenset[int] = frozenset()) -> None:
@@ -177,6 +170,9 @@ def _empty_doctest(item: pytest.Item, holds_memory: HoldsMemory) -> None:
 def _instance(item: pytest.Item) -> object:
     """The instance of a test's class; for a plain function there is none."""
     found = getattr(item, "_instance", None) or getattr(getattr(item, "_obj", None), "__self__", None)
+    frame = _frame_of_flaky(item) if found is None else None  # unittest has dropped its own by then
+    if frame is not None:
+        found = frame.f_locals.get(_OF_FLAKY)
     return found if type(found) is getattr(item, "cls", None) else None
 
 
@@ -185,46 +181,30 @@ def _drop_instance(item: pytest.Item) -> None:
     # somebody asks for them.
     if _instance(item) is None:
         return
+    frame = _frame_of_flaky(item)
+    if frame is not None:
+        _forget_local(frame, _OF_FLAKY)
     if hasattr(item, "_instance"):
         del item._instance
     item._obj = None  # type: ignore[attr-defined]
 
 
-def _empty_instance_of_flaky(item: pytest.Item, holds_memory: HoldsMemory) -> bool:
-    """Empty the instance that flaky has; tell whether it is flaky that runs this test."""
-    if not item.config.pluginmanager.has_plugin("flaky"):
-        return False
-    # Flaky 3.8 has the instance in a local variable around the whole protocol, also when unittest has dropped it.
-    frame: FrameType | None = sys._getframe()
+def _frame_of_flaky(item: pytest.Item) -> FrameType | None:
+    """The frame of flaky 3.8 around the whole protocol: it has the instance too, and has no more use for it."""
+    frame = sys._getframe() if item.config.pluginmanager.has_plugin("flaky") else None
     while frame is not None:
-        if frame.f_code.co_name == "pytest_runtest_protocol" and "test_instance" in frame.f_code.co_varnames:
-            names = frame.f_locals
-            instance = names.get("test_instance")
-            if type(instance) is getattr(item, "cls", None) and not _has_other_owner(instance, item, names):
-                _empty(getattr(instance, "__dict__", None), holds_memory)
-            return True
+        if frame.f_code.co_name == "pytest_runtest_protocol" and _OF_FLAKY in frame.f_code.co_varnames:
+            return frame
         frame = frame.f_back
-    return False
+    return None
 
 
-def _has_other_owner(instance: object, item: pytest.Item, names: object) -> bool:
-    """Tell whether anybody else refers to an instance: not what only it has itself, such as a helper that knows it."""
-    inside = Walk(limit=_LARGE_INSTANCE)
-    inside.measure([instance])
-    level = [instance]
-    own = {id(instance), id(names), id(vars(item))}
-    while level:
-        owners = []  # no comprehension: until 3.11 the cells of its variables would refer to the instance as well
-        for owner in gc.get_referrers(*level):
-            is_method = isinstance(owner, MethodType) and owner.__self__ is instance
-            if is_method or isinstance(owner, FrameType) or owner is level or id(owner) in own:
-                continue
-            if not inside.has_reached(owner):
-                return True
-            own.add(id(owner))
-            owners.append(owner)
-        level = owners
-    return False
+def _forget_local(frame: FrameType, name: str) -> None:
+    frame.f_locals[name] = None
+    if sys.version_info < (3, 13):  # what is read of a frame is a copy, as PEP 667 tells
+        import ctypes
+
+        ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
 
 
 def clear_kept_frames(item: pytest.Item, spared: frozenset[int]) -> None:

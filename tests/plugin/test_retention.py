@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -149,6 +150,74 @@ def test_a_unittest_case_that_fails_lets_go(suite):
     """)
     result = suite.run_apart("--gpu-leak=fail")
     result.assert_outcomes(failed=1, passed=1)
+    result.stdout.no_fnmatch_line("*leaked*")
+
+
+WITH_FLAKY = pytest.param(
+    ("-p", "flaky"), id="flaky", marks=pytest.mark.skipif(find_spec("flaky") is None, reason="needs flaky")
+)
+
+
+@pytest.mark.parametrize("options", [pytest.param((), id="alone"), WITH_FLAKY])
+@pytest.mark.parametrize("base", ["object", "unittest.TestCase", "unittest.IsolatedAsyncioTestCase"])
+def test_the_instance_of_a_test_goes_whole_and_finds_its_attributes_at_its_end(suite, base, options):
+    suite.write(f"""
+        import unittest
+
+        SIZES = []
+
+        class TestIt({base}):
+            def __del__(self):
+                SIZES.append(self.buffer.size_bytes if "_one" in repr(vars(self)) else 0)
+                if hasattr({base}, "__del__"):
+                    {base}.__del__(self)
+
+            def test_one(self):
+                self.buffer, self.name = allocate(64 * MiB), "_one"
+
+            def test_two(self):
+                import fakegpu
+                assert fakegpu.IN_USE == [0, 0]
+                assert SIZES[-1] == 64 * MiB
+    """)
+    result = suite.run_apart("--gpu-leak=fail", "-Werror", *options)
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("options", [pytest.param((), id="alone"), WITH_FLAKY])
+def test_an_instance_that_somebody_keeps_is_left_as_it_is(suite, options):
+    suite.write("""
+        class TestIt:
+            def test_keeps(self):
+                self.buffer = allocate(64 * MiB)
+                KEPT.append(self)
+
+            def test_next(self):
+                assert KEPT[0].buffer.size_bytes == 64 * MiB
+    """)
+    result = suite.run_apart("--gpu-leak=fail", *options)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["ERROR test_it.py::TestIt::test_keeps - *leaked 64.0 MiB*"])
+
+
+@pytest.mark.skipif(find_spec("flaky") is None, reason="needs flaky")
+def test_what_flaky_runs_again_is_an_instance_of_its_own(suite):
+    suite.write("""
+        RUNS = []
+
+        class TestIt:
+            @pytest.mark.flaky(max_runs=3)
+            def test_comes_right(self):
+                self.buffer = allocate(64 * MiB)
+                RUNS.append(self.buffer.size_bytes)
+                assert len(RUNS) == 3
+
+            def test_next(self):
+                import fakegpu
+                assert fakegpu.IN_USE == [0, 0]
+    """)
+    result = suite.run_apart("--gpu-leak=fail", "-p", "flaky")
+    result.assert_outcomes(passed=2)
     result.stdout.no_fnmatch_line("*leaked*")
 
 
