@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def _exit_callback(top: Any, modules: Modules) -> Start | None:
         if not any(callback is top for callback in callbacks):
             return None
         return Start(causes.ATEXIT, words=f"atexit callback {functions.callable_name(top)}")
-    called = {functions.callable_name(callback) for callback in callbacks}
+    called = {functions.callable_name(callback) for callback in callbacks if _takes(callback, top)}
     foreign = sorted(name for name in called if name.partition(".")[0] not in sys.stdlib_module_names)
     names = [name for name in foreign if modules.defines_users(name)] or foreign
     if not names:
@@ -97,6 +98,19 @@ def _exit_callback(top: Any, modules: Modules) -> Start | None:
         return Start(causes.ATEXIT, words=f"atexit callback {names[0]}", lead=lead)
     detail = f"one of {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
     return Start(causes.ATEXIT, words="atexit callback", lead=lead, detail=detail)
+
+
+def _takes(callback: Any, arguments: tuple[Any, ...] | dict[str, Any]) -> bool:
+    """Whether a callback may have been registered with these; what other code in C holds are tuples as well."""
+    try:
+        signature = inspect.signature(callback)
+        if isinstance(arguments, tuple):
+            signature.bind_partial(*arguments)
+        else:
+            signature.bind_partial(**arguments)
+    except Exception:
+        return False
+    return True
 
 
 class _Listener:

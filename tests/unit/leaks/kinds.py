@@ -681,6 +681,21 @@ import weakref
 U = []
 def undo(): atexit.unregister(U[0]())
 
+## arguments that no callback at exit takes
+no Python holder
+tuple that no Python object refers to: value[1]
+import atexit, ctypes
+def close(x): pass
+atexit.register(close, 0)
+def leak(t):
+  global U
+  held = (0, t)
+  U = id(held)
+  ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+def undo():
+  ctypes.pythonapi.Py_DecRef(ctypes.cast(U, ctypes.py_object))
+  atexit.unregister(close)
+
 ## cycle
 no Python holder
 no Python object refers to it, but for what gc.freeze() has put aside
