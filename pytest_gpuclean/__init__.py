@@ -4,10 +4,15 @@
 # types stand in `__init__.pyi`.
 
 if type(__loader__).__module__ == "_pytest.assertion.rewrite":  # pytest is about to import the plugin
-    from pytest_gpuclean.plainly import plainly
+    import sys
 
-    with plainly:
-        import pytest_gpuclean.plugin  # noqa: F401
+    finders = sys.meta_path[:]
+    sys.meta_path[:] = [finder for finder in finders if type(finder) is not type(__loader__)]
+    try:
+        from pytest_gpuclean import plugin  # noqa: F401  # as Python imports it: `plainly.py` says why
+    finally:
+        sys.meta_path[:] = finders
+        del sys, finders
 
 
 def __getattr__(name: str) -> object:

@@ -102,8 +102,10 @@ def _exit_callback(top: Any, modules: Modules) -> Start | None:
 
 def _takes(callback: Any, arguments: tuple[Any, ...] | dict[str, Any]) -> bool:
     """Whether a callback may have been registered with these; what other code in C holds are tuples as well."""
+    if id(type(callback)) not in _CALLABLES:  # what else can be called may do anything when it is asked
+        return False
     try:
-        signature = inspect.signature(callback)
+        signature = inspect.signature(callback, follow_wrapped=False)
         if isinstance(arguments, tuple):
             signature.bind_partial(*arguments)
         else:

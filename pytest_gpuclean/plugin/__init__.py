@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gpuclean.plainly import plainly
 from pytest_gpuclean.plugin.options import MARKERS, add_options, are_said, asked_for
 
 if TYPE_CHECKING:
@@ -99,6 +98,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         _take_in(early_config, "the GPU that was assigned may not be kept", error)
     try:
         if are_said(early_config, early_config.known_args_namespace):
+            from pytest_gpuclean.plainly import plainly
+
             with plainly:
                 from pytest_gpuclean.plugin.coming_up import watch_initialisation
 
@@ -117,6 +118,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         hands_out = getattr(config.option, "dist", "no") != "no"
         if hands_out or are_said(config):
+            from pytest_gpuclean.plainly import plainly
+
             with plainly:
                 from pytest_gpuclean.plugin.coming_up import come_up
 
@@ -149,6 +152,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         is_concerned, has_needs = asked_for(items)
         # Where something of ours has come up already, `coming_up` is loaded.
         if is_concerned or has_needs or are_said(config) or _COMING_UP in sys.modules:
+            from pytest_gpuclean.plainly import plainly
+
             with plainly:
                 from pytest_gpuclean.plugin.coming_up import look_at_tests
 

@@ -20,7 +20,7 @@ GROUND = ("units", "errors", "interpreter", "plainly")
 ENGINE = ("cards", "cleaning", "closing", "dispatched", "ends", "engine", "explaining", "judging", "ladder", "window")
 TOP = ("scripts", "cli", "plugin", "notebooks")
 ALLOWED = {
-    "": ("public", "plainly", "plugin"),
+    "": ("public", "plugin"),
     "public": (),
     "units": GROUND,
     "errors": GROUND,
@@ -130,7 +130,7 @@ def test_a_run_that_does_not_ask_for_it_loads_nothing_heavy(tmp_path, arguments)
         assert ours >= {"plugin.settings"}
         assert not ours & {*MIDDLE, *ENGINE, "plugin.hooks", "plugin.telling"}
     else:  # each further module costs every run of pytest 0.2 ms
-        assert ours == {NAME, "plainly", "plugin", "plugin.options"}
+        assert ours == {NAME, "plugin", "plugin.options"}
     heavy = {"psutil", "pynvml", "torch", "tensorflow", "jax", "numpy", "cupy", "keras", "ctypes", "multiprocessing"}
     assert {name for name in added if name.partition(".")[0] in heavy} == set()
 
