@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -180,10 +181,19 @@ def test_outcomes_follow_from_what_a_test_does():
     assert dataclasses.replace(plan, options=()).outcomes()["d"] == "passed"
 
 
+def sleeping(*more, **options):
+    """A child that sleeps; what `Popen` gives may for a moment have no command line and no environment yet."""
+    child = subprocess.Popen(["sleep", "100", *more], **options)
+    until = time.monotonic() + 10
+    while not (system.PROC / f"{child.pid}/cmdline").read_bytes() and time.monotonic() < until:
+        time.sleep(0.001)
+    return child
+
+
 @pytest.mark.skipif(not system.PROC.joinpath("self/environ").exists(), reason="processes are read from /proc")
 def test_a_process_that_bears_the_mark_is_found_told_and_ended():
     mark = f"mark{os.getpid()}"
-    child = subprocess.Popen(["sleep", "100"], env={**os.environ, "SOAK_MARK": mark})
+    child = sleeping(env={**os.environ, "SOAK_MARK": mark})
     told = system.left_bearing(mark, within_seconds=0.2)
     assert told == [f"pid {child.pid} (sleep 100)"]
     assert child.wait() == -9
@@ -193,7 +203,7 @@ def test_a_process_that_bears_the_mark_is_found_told_and_ended():
 @pytest.mark.skipif(not system.PROC.joinpath("self/environ").exists(), reason="processes are read from /proc")
 def test_a_daemon_without_an_environment_is_found_by_its_command_line():
     mark = f"mark{os.getpid()}"
-    child = subprocess.Popen(["sleep", "100", system.as_number(mark)], env={})
+    child = sleeping(system.as_number(mark), env={})
     assert [line.partition(" (")[0] for line in system.left_bearing(mark, within_seconds=0.0)] == [f"pid {child.pid}"]
     assert child.wait() == -9
 
