@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 LOOP_SECONDS = 21.3e-6
-"""What the loop takes with Python 3.11 on the 2-core Xeon of docs/benchmarks.md, where nothing runs beside it."""
+"""What the loop takes with Python 3.11 on a 2-core Xeon where nothing runs beside it."""
 
 
 def loop_seconds() -> float:
