@@ -56,10 +56,14 @@ class Closing:
         self._explainer = explainer
 
     def note_freed(self) -> None:
-        """Tell who looks holders up what the test has freed; trouble of that takes nothing from its verdict."""
+        """Tell who looks holders up what the test, and the fixtures that ended with it, have freed.
+
+        Trouble of that takes nothing from its verdict.
+        """
         if self._explainer is not None:
             try:
-                self._explainer.note_freed(self._ledger.test)
+                for share in (self._ledger.test, *(fixture.held for fixture in self._ledger.ended)):
+                    self._explainer.note_freed(share)
             except Exception as error:
                 self._judge.trouble.append(f"what was freed could not be looked up: {first_line(error)}")
 

@@ -141,13 +141,16 @@ class Explainer:
         What comes next may be given its address, and the `id` of what stood on it, and would pass for older.
 
         Args:
-            changes: by how many bytes each account has changed in a test.
+            changes: by how many bytes each account has changed in a test, or at the end of a fixture.
         """
         for account, least_bytes in self._least_told.items():
             freed_bytes = -min((size for a, size in changes.items() if a.device == account.device), default=0)
             if freed_bytes >= least_bytes and self._prunings_left and self._left:
                 self._prunings_left -= 1
-                self._older[account] = _still_there(self._older.get(account, {}), blocks_on(account))
+                blocks = blocks_on(account)
+                self._older[account] = _still_there(self._older.get(account, {}), blocks)
+                name, seen = self._seen[account]
+                self._seen[account] = name, _still_there(seen, blocks)
 
     def _take(self, leak: Leak, blocks: Mapping[Identity, Block], older: Collection[Identity]) -> list[Block]:
         account = Account(leak.device, leak.source)

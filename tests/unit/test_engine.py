@@ -153,6 +153,17 @@ def test_what_a_test_has_freed_is_noted_before_anything_new_stands_there():
     assert names.freed == [{Account("fake:0", "fake"): -6 * MiB}]
 
 
+def test_what_a_fixture_has_freed_at_its_end_is_noted_too():
+    names = Names()
+    world = World(explainer=names)
+    world.gpu.in_use = 8 * MiB
+    world.open()
+    world.fixture(brings=0)
+    world.release(gives=6 * MiB)
+    world.close()
+    assert names.freed == [{Account("fake:0", "fake"): -6 * MiB}]
+
+
 def test_trouble_in_noting_what_was_freed_is_told():
     world = World(explainer=Names(RuntimeError("a hostile object")))
     world.gpu.in_use = 8 * MiB

@@ -121,14 +121,16 @@ def out_of_sight(index):
     ctypes.pythonapi.Py_DecRef(ctypes.py_object(KEPT[index]))
 
 
+@pytest.mark.parametrize("name", ["test_x", "test_y"])
 @pytest.mark.parametrize("account", [ARRAYS, HEAP])
-def test_what_is_made_where_something_was_freed_that_has_been_told_is_new(account):
+def test_what_is_made_where_something_was_freed_that_has_been_told_is_new(account, name):
     asked = explainer()
     KEPT.extend([zeros(), zeros()])
     asked.explained(leak(8))
     with out_of_sight(0):
         asked.note_freed({account: -4 * MiB})
-    assert [holder.chain for holder in asked.explained(leak()).explanation.holders] == [f"{__name__}.KEPT[0]"]
+    told = asked.explained(leak(name=name))
+    assert [holder.chain for holder in told.explanation.holders] == [f"{__name__}.KEPT[0]"]
 
 
 def test_what_is_excused_counts_apart_and_nothing_else_does():
