@@ -101,16 +101,17 @@ def _exit_callback(top: Any, modules: Modules) -> Start | None:
 
 
 def _takes(callback: Any, arguments: tuple[Any, ...] | dict[str, Any]) -> bool:
-    """Whether a callback may have been registered with these; what other code in C holds are tuples as well."""
-    if id(type(callback)) not in _CALLABLES:  # what else can be called may do anything when it is asked
-        return False
+    """Whether a callback may have been registered with these: what other code in C holds are tuples as well."""
+    calls = (raw.find(raw.namespace_of(kind), "__call__") for kind in raw.mro_of(type(callback)))
+    if raw.is_class(callback) or any(type(call) is types.FunctionType for call in calls):
+        return True  # not asked: it may do anything then
     try:
         signature = inspect.signature(callback, follow_wrapped=False)
         if isinstance(arguments, tuple):
             signature.bind_partial(*arguments)
         else:
             signature.bind_partial(**arguments)
-    except Exception:
+    except Exception:  # also of a function in C that tells none: by such, frameworks come to their end
         return False
     return True
 

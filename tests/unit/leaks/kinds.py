@@ -669,6 +669,32 @@ def close(x): pass
 def leak(t): atexit.register(close, t)
 def undo(): atexit.unregister(close)
 
+## atexit, keyword arguments
+atexit callback
+atexit callback test_model.close: kwargs["x"]
+import atexit
+def close(**given): pass
+def leak(t): atexit.register(close, x=t)
+def undo(): atexit.unregister(close)
+
+## atexit, arguments of a class
+atexit callback
+atexit callback test_model.Close: args[0][0]
+import atexit
+class Close(list): pass
+def leak(t): atexit.register(Close, [t])
+def undo(): atexit.unregister(Close)
+
+## atexit, arguments of an object
+atexit callback
+atexit callback test_model.Close: args[0]
+import atexit
+class Close:
+  def __call__(self, x): pass
+U = Close()
+def leak(t): atexit.register(U, t)
+def undo(): atexit.unregister(U)
+
 ## atexit, closure
 atexit callback
 atexit callback test_model.leak.<locals>.inner -> closure of test_model.leak.<locals>.inner: t
