@@ -25,6 +25,7 @@ _YIELDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "RETURN_GEN
 _YIELD_FROM = bytes([dis.opmap["YIELD_FROM"]]) if "YIELD_FROM" in dis.opmap else None
 _OF_FLAKY = "test_instance"
 """The local variable in which flaky has the instance of a test's class."""
+_HAS_FIRST_INSTANCES = pytest.version_tuple < (8, 1)
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -54,8 +55,10 @@ def let_go_of_memory(
     _empty(getattr(item, "funcargs", None), holds_memory, but=ended)
     _empty_doctest(item, holds_memory)
     clear_kept_frames(item, spared)
-    if is_reported and holds_memory(getattr(_instance(item), "__dict__", None)):
-        _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
+    if is_reported:
+        _drop_first_instance(item)
+        if holds_memory(getattr(_instance(item), "__dict__", None)):
+            _drop_instance(item)  # else it stays: re-runs of the test may find on it what they left there
 
 
 def let_go_of_ended(item: pytest.Item, is_due: HoldsMemory = lambda _: True) -> Iterator[int]:
@@ -116,10 +119,7 @@ def fixture_value(fixturedef: pytest.FixtureDef[Any]) -> list[Any]:
 
 
 def _suspended_functions(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
-    """Give the generators that wait at the `yield` of a fixture: their local variables live until it ends.
-
-    Before pytest 8.2, that around setUpClass has the first instance of the class in one of them.
-    """
+    """Give the generators that wait at the `yield` of a fixture: their local variables live until it ends."""
     for finalizer in getattr(fixturedef, "_finalizers", ()):
         parts: Iterable[Any] = finalizer.args if type(finalizer) is partial else ()
         if type(finalizer) is FunctionType:  # pytest-asyncio's
@@ -187,6 +187,21 @@ def _drop_instance(item: pytest.Item) -> None:
     if hasattr(item, "_instance"):
         del item._instance
     item._obj = None  # type: ignore[attr-defined]
+
+
+def _drop_first_instance(item: pytest.Item) -> None:
+    """Let go of the first instance of a class of unittest: before pytest 8.1, what waits to end the class has it.
+
+    It has no more use for it: what ends the class is called on the class.
+    """
+    if _HAS_FIRST_INSTANCES:
+        for name, definitions in dict(getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})).items():
+            finalizers = getattr(definitions[-1], "_finalizers", [])
+            for index, finalizer in enumerate(finalizers if name.startswith("_unittest_setUpClass_fixture_") else ()):
+                if type(finalizer) is partial and type(finalizer.args[-1]) is GeneratorType:
+                    function, generator = finalizer.args
+                    finalizers[index] = partial(finalizer.func, getattr(function, "__func__", function), generator)
+                    _forget_local(generator.gi_frame, "self")
 
 
 def _frame_of_flaky(item: pytest.Item) -> FrameType | None:
