@@ -197,6 +197,11 @@ class Procfs:
         except OSError:
             return []
 
+    def thread_states(self, pid: int) -> str:
+        """Read the state of each thread: a letter each, `S` for one that sleeps; empty where there is none."""
+        stats = [self._read(f"{pid}/task/{thread_id}/stat") for thread_id in self.thread_ids(pid)]
+        return "".join(stat.rpartition(b") ")[2][:1].decode() for stat in stats if stat)
+
     def children(self, pid: int, threads: int = 0) -> list[int] | None:
         """List the direct children; None where it cannot be told.
 

@@ -110,16 +110,17 @@ class Target:
             self.deadline = math.inf if number is KILL else now + min(grace, longest_seconds)
 
     def _wake_first(self, procfs: Procfs) -> None:
-        """Wake it, and let it go back to where it was.
+        """Wake it, and let all its threads go back to where they were.
 
         A signal that comes while threads are stopped, or only just woken, is taken by any of them; Python's main
-        thread then goes on sleeping, and 1 in 5 scripts with a pool took SIGINT for nothing.
+        thread then goes on sleeping, and 1 in 5 scripts with a pool took SIGINT for nothing (1 in 25 where only the
+        main thread was waited for).
         """
         self.is_frozen = False
         if CONTINUE is not None:
             self.pin.send(CONTINUE)
         end = time.monotonic() + _WAKING_SECONDS
-        while (stat := procfs.stat(self.process.pid)) and stat.state != "S" and time.monotonic() < end:
+        while set(procfs.thread_states(self.process.pid)) - {"S"} and time.monotonic() < end:
             time.sleep(_WAKING_PAUSE_SECONDS)
 
     @property

@@ -24,7 +24,7 @@ def test_a_process_that_is_gone_gives_none(tmp_path):
     assert [read(10) for read in reads] == [None] * len(reads)
     assert proc.environ_value(10, "X") is None
     assert (proc.file_of(10, 3), proc.flags_of(10, 3)) == (None, None)
-    assert (list(proc.descriptors(10)), proc.thread_ids(10)) == ([], [])
+    assert (list(proc.descriptors(10)), proc.thread_ids(10), proc.thread_states(10)) == ([], [], "")
 
 
 def test_a_process_that_ends_while_it_is_read_gives_none(tmp_path):
@@ -34,6 +34,14 @@ def test_a_process_that_ends_while_it_is_read_gives_none(tmp_path):
     assert (proc.stat(10), proc.start_ticks(10)) == (None, None)
     (tmp_path / "10/stat").write_bytes(b"10 (x) S 1")
     assert (proc.stat(10), proc.start_ticks(10)) == (None, None)
+
+
+def test_the_state_of_each_thread_is_told(tmp_path):
+    proc = FakeProc(tmp_path)
+    for thread_id, stat in enumerate((b"10 (x) S 1 1", b"11 () R 1 () T 1", b"12 (\xff\n) D 1", b""), start=10):
+        (tmp_path / f"10/task/{thread_id}").mkdir(parents=True)
+        (tmp_path / f"10/task/{thread_id}/stat").write_bytes(stat)
+    assert sorted(proc.thread_states(10)) == ["D", "S", "T"]
 
 
 def test_what_may_not_be_read_gives_none(tmp_path):
