@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 
 from pytest_gpuclean.model import Unavailable
 from pytest_gpuclean.processes.command import label, read_command
 from pytest_gpuclean.processes.families.interface import Stopped
-from pytest_gpuclean.processes.identity import ticks_now
+from pytest_gpuclean.processes.identity import TICKS_PER_SECOND, ticks_now
 from pytest_gpuclean.processes.ports import holders_of, is_free
 from pytest_gpuclean.processes.procfs import Procfs
 from pytest_gpuclean.processes.target import Target
@@ -35,12 +34,11 @@ def _after(target: Target) -> str:
         return ""
     now = time.time()
     try:
-        ticks_per_second = os.sysconf("SC_CLK_TCK")
         stopped = Stopped(
             pid=target.process.pid,
             command=target.command,
             ports=target.ports,
-            started_at=now - (ticks_now() - target.process.key.start_ticks) / ticks_per_second,
+            started_at=now - (ticks_now() - target.process.key.start_ticks) / TICKS_PER_SECOND,
             ended_at=now,
         )
         return target.family.after(stopped)

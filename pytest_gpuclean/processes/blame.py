@@ -22,7 +22,7 @@ class Starter:
     lives: bool = True
     """Whether what it started may go on."""
     locks_before: int | None = field(default_factory=locks_made)
-    """When it began, as `locks_made()` counts; None where that is not known."""
+    """When it began, as `locks_made()` counts; None where no pool can be older, or that is not known."""
 
 
 class Blame:

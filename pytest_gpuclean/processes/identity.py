@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 from pytest_gpuclean.processes.procfs import Procfs
 
+TICKS_PER_SECOND: int = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+"""Of the clock by which the starts of processes are counted."""
 _DESCRIPTORS_TO_SPARE = 8
 
 
@@ -229,6 +231,6 @@ def ticks_now(*, seconds_ago: float = 0.0) -> int:
         seconds_ago: what it showed so long before.
     """
     try:
-        return int((time.clock_gettime(time.CLOCK_BOOTTIME) - seconds_ago) * os.sysconf("SC_CLK_TCK"))
+        return int((time.clock_gettime(time.CLOCK_BOOTTIME) - seconds_ago) * TICKS_PER_SECOND)
     except (AttributeError, OSError, ValueError):
-        return round((time.time() - seconds_ago) * 100)
+        return round((time.time() - seconds_ago) * TICKS_PER_SECOND)

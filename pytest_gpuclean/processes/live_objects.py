@@ -78,6 +78,7 @@ _KINDS = (
     _Kind("asyncio.base_subprocess", "BaseSubprocessTransport", lambda value: [value.get_pid()]),
     _Kind("pexpect.pty_spawn", "spawn", lambda value: [value.pid]),
 )
+_MODULES_WITH_LOCKS = frozenset(kind.module for kind in _KINDS if kind.lock is not None)
 
 
 def live_objects(pids: Collection[int]) -> list[LiveObject]:
@@ -109,8 +110,11 @@ def may_be_pools() -> bool:
 def locks_made() -> int | None:
     """Count the locks that `multiprocessing` has made here: by its own lock a pool can be told from an older one.
 
-    An executor starts its processes when it is first given work: it may be older than the test that gives it.
+    An executor starts its processes when it is first given work: it may be older than the test that gives it. None
+    where there can be no pool yet, or where the count is not to be had.
     """
+    if sys.modules.keys().isdisjoint(_MODULES_WITH_LOCKS):
+        return None
     module = sys.modules.get("multiprocessing.util")
     counter = vars(module).get("_afterfork_counter") if type(module) is ModuleType else None
     told = repr(counter) if type(counter) is itertools.count else ""

@@ -320,6 +320,26 @@ def test_the_workers_of_an_older_pool_go_on(world):
     assert not any(map(world.is_alive, ("first", "second", "own", "fixture")))
 
 
+def test_an_executor_is_older_than_the_test_that_gives_it_work_also_where_a_test_has_loaded_all_of_it(world):
+    world.begin("""
+        KEPT = []
+
+        def test_makes_two(request):
+            assert not any("pool" in name for name in sys.modules if name.startswith("multiprocessing."))
+            assert "concurrent.futures.process" not in sys.modules
+            from concurrent.futures import ProcessPoolExecutor
+            fork = multiprocessing.get_context("fork")
+            KEPT.extend(ProcessPoolExecutor(1, mp_context=fork) for _ in range(2))
+            note("own", KEPT[0].submit(os.getpid).result())
+        def test_gives_the_other_work():
+            note("older", KEPT[1].submit(os.getpid).result())
+    """)
+    result = world.go("--gpu-processes=fail")
+    result.assert_outcomes(passed=2, errors=1)
+    (told,) = (line for line in section(result).splitlines() if line.startswith("STOPPED"))
+    assert "test_makes_two" in told
+
+
 def test_a_worker_that_an_older_pool_renews_after_the_last_test_goes_on(world):
     world.conftest("""
         import os
