@@ -196,8 +196,10 @@ def _drop_first_instance(item: pytest.Item) -> None:
     """
     if _HAS_FIRST_INSTANCES:
         for name, definitions in dict(getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})).items():
+            if not name.startswith("_unittest_setUpClass_fixture_"):
+                continue
             finalizers = getattr(definitions[-1], "_finalizers", [])
-            for index, finalizer in enumerate(finalizers if name.startswith("_unittest_setUpClass_fixture_") else ()):
+            for index, finalizer in enumerate(finalizers):
                 if type(finalizer) is partial and type(finalizer.args[-1]) is GeneratorType:
                     function, generator = finalizer.args
                     finalizers[index] = partial(finalizer.func, getattr(function, "__func__", function), generator)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from pytest_gpuclean.processes.identity import ProcessKey
+from pytest_gpuclean.processes.identity import TICKS_PER_SECOND, ProcessKey
 
 
 class Child(NamedTuple):
@@ -33,7 +33,7 @@ def children_by_psutil() -> list[Child]:
     found = []
     for child in children:
         try:
-            key = ProcessKey(child.pid, round(child.create_time() * 100))
+            key = ProcessKey(child.pid, round(child.create_time() * TICKS_PER_SECOND))
             found.append(Child(key, child.name(), child.status() == psutil.STATUS_ZOMBIE))
         except psutil.Error:
             continue

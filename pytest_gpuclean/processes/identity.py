@@ -117,7 +117,7 @@ class ChildPin:
 
         self._process = psutil.Process(pid)
         if start_ticks is None:
-            start_ticks = round(self._process.create_time() * 100)
+            start_ticks = round(self._process.create_time() * TICKS_PER_SECOND)
         self.key = ProcessKey(pid, start_ticks)
 
     def is_same(self) -> bool:
