@@ -374,7 +374,6 @@ def test_a_peak_above_the_limit_fails_though_all_of_it_is_back(suite):
 # -- items that are no functions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(pytest.version_tuple < (8, 2), reason="pytest keeps the first instance until the class ends")
 def test_a_unittest_case_is_judged_by_its_tests_and_its_class(suite):
     suite.write("""
         import unittest

@@ -363,7 +363,6 @@ SET_UP_OF_CLASS = """
 """
 
 
-@pytest.mark.skipif(pytest.version_tuple < (8, 2), reason="before, setUpClass keeps the first instance of its class")
 @pytest.mark.parametrize("more", ["", SET_UP_OF_CLASS], ids=["plain", "setUpClass"])
 def test_a_unittest_case_runs_again(suite, more):
     suite.write(f"""
